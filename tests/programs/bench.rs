@@ -59,7 +59,7 @@ fn json_has_a_figure_for_each_measure_and_its_unit_in_its_name() {
     let of = |path: &str| figures.pointer(path).and_then(Value::as_f64);
     let low_and_high = |name: &str| (of(&format!("/{name}/low")), of(&format!("/{name}/high")));
     assert!(low_and_high("extra_us_per_task").0 <= low_and_high("extra_us_per_task").1);
-    // Either both are told, or none, and then the advice is none.
+    // Either both are given or none. If none is given, there is no advice.
     let advice = figures["advice"].as_str().unwrap();
     for name in ["under_10_percent_from_ms", "under_1_percent_from_ms"] {
         assert!(figures.as_object().unwrap().contains_key(name), "{name}");

@@ -226,8 +226,7 @@ fn what_makes_no_sense_is_refused_with_a_reason() {
     assert_eq!(place.path("").read_dir().unwrap().count(), 0, "no export of nothing");
 }
 
-/// A comparison of three flags from a server of the test's own, in so many runs; begun, so that
-/// some of them are done.
+/// A comparison of three flags from a server of the test's own, with 1,000 runs. It is begun, and some runs are done.
 fn begun(place: &Sandbox, server: &FlagServer) -> RunningProgram {
     let url = server.base_url();
     let modes = ["--modes", "sequential,processes:2", "--warmup", "0", "--runs", "1000"];

@@ -333,7 +333,7 @@ fn a_reader_that_has_seen_enough_ends_it_quietly() {
     assert_eq!(child.wait().unwrap().code(), Some(141));
 }
 
-/// A file system of so many KiB, until this is dropped; none where that is not permitted.
+/// A file system of this size in KiB, until this is dropped; none where that is not permitted.
 struct SmallDisk<'p>(&'p Sandbox, &'static str);
 
 impl<'p> SmallDisk<'p> {

@@ -80,7 +80,7 @@ fn an_interrupted_run_can_be_gone_on_with_and_that_one_too() {
     let first = run.wait().expect(130);
     let missing = first.summary().not_done;
     assert!(missing > 0);
-    // Its settings are those of the first, but for what is typed.
+    // Its settings are those of the first run, except those that are typed.
     let run = place.start(&["--resume", "-m", "2", "--json"]);
     wait_until("it has begun", || run.stdout().lines().count() > 1);
     run.signal(Signal::INT);
@@ -136,7 +136,7 @@ fn what_failed_before_a_kill_is_not_forgotten_when_the_run_is_gone_on_with() {
     let nothing = place.run(&["--retry-failed", "--resume"]).expect(0);
     assert!(nothing.stderr.contains("nothing to do: of 300 flags in "), "{nothing:?}");
 
-    // Where it is not kept any more, that is told.
+    // If the log is not kept any more, a message says so.
     let kept = place.path("logs/latest").canonicalize().unwrap();
     for run in place.path("logs").read_dir().unwrap().flatten().map(|run| run.path()) {
         if run.is_dir() && !run.is_symlink() && run != kept {

@@ -13,7 +13,7 @@ const FREE_PORTS: [&str; 7] =
 /// Starts servers on free ports; gives their URLs as well: LOCAL, DELAY, ERROR.
 fn serve(place: &Sandbox, args: &[&str]) -> (RunningProgram, [String; 3]) {
     let run = place.start(&[&FREE_PORTS, args].concat());
-    wait_until("three URLs are told", || run.stdout().lines().count() == 3);
+    wait_until("three URLs are printed", || run.stdout().lines().count() == 3);
     let stdout = run.stdout();
     let mut lines = stdout.lines();
     let urls = ["LOCAL", "DELAY", "ERROR"].map(|label| {

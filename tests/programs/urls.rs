@@ -13,7 +13,7 @@ fn answer(status: &str, headers: &str, body: &str) -> Response {
     Response::Answer((head + body).into_bytes())
 }
 
-/// A server with a text at each path but for those that begin with `/missing` or `/broken`.
+/// A server with a text at each path, except paths that begin with `/missing` or `/broken`.
 fn server() -> ScriptedServer {
     ScriptedServer::start(|_, path| match path {
         path if path.starts_with("/missing") => answer("404 Not Found", "", "no"),

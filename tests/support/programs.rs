@@ -288,7 +288,7 @@ impl RunningProgram {
         children(self.pid())
     }
 
-    /// Waits until it has so many children that serve as workers, and gives them.
+    /// Waits until it has this number of children that serve as workers, and returns them.
     #[cfg(target_os = "linux")]
     #[track_caller]
     pub(crate) fn workers(&self, count: usize) -> Vec<u32> {

@@ -209,7 +209,7 @@ impl Journal {
     }
 
     /// Counts a line that was not written, and reports the first on stderr. The journal is not locked
-    /// meanwhile, since stderr may be a pipe whose lines are recorded in it.
+    /// during this, since stderr may be a pipe whose lines are recorded in it.
     fn count_loss(&self, lost: LogEntry, error: &io::Error) {
         if let Some(dir) = self.path.parent() {
             // Without a reserve only this process counts the loss.

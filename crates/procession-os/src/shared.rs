@@ -146,7 +146,7 @@ impl<'m> SharedBytes<'m> {
     pub fn copy_from(&self, bytes: &[u8]) {
         assert_eq!(self.len, bytes.len(), "the bytes fill their place");
         // SAFETY: both have this length. They do not overlap: a `&[u8]` never leads into memory that
-        // can be written to meanwhile.
+        // can be written to at the same time.
         unsafe { ptr::copy_nonoverlapping(bytes.as_ptr(), self.start.as_ptr(), self.len) };
         compiler_fence(Ordering::SeqCst);
     }

@@ -131,8 +131,8 @@ pub(in crate::cli) struct JobArgs {
     /// Worker processes [default: one per CPU]
     #[arg(short, long, value_name = "N", value_parser = value::positive("--workers N"), allow_negative_numbers = true, help_heading = "How")]
     pub workers: Option<usize>,
-    /// Send no new requests after the first error; those in flight, fewer than run at a time, end, and may be
-    /// errors as well; the rest is not done
+    /// Send no new requests after the first error; those in flight are completed and may be errors too, at most
+    /// one fewer than run at a time; the rest is not done
     #[arg(long, conflicts_with = "max_errors", help_heading = "How")]
     pub fail_fast: bool,
     /// The same after N errors

@@ -105,7 +105,7 @@ pub(super) struct HostsArgs {
     /// A line of JSON for each agent
     #[arg(long)]
     json: bool,
-    /// Fetch the logs of the agents that keep some (`agent --logs`), into a new directory for each in DIR
+    /// Fetch the logs of the agents that keep logs (`agent --logs`): a new directory in DIR for each agent
     #[arg(long, value_name = "DIR", conflicts_with = "json")]
     logs: Option<PathBuf>,
     /// Only make a key for the option --nkey, in this new file, and print its public part for the servers

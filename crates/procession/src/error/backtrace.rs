@@ -237,7 +237,7 @@ fn function_at(_: &Mapped) -> Option<String> {
     None
 }
 
-/// A line of `/proc/PID/maps`: `start-end rwxp offset major:minor inode path`, in hexadecimal but for the
+/// A line of `/proc/PID/maps`: `start-end rwxp offset major:minor inode path`, in hexadecimal except the
 /// inode.
 struct Mapping {
     start: u64,

@@ -16,7 +16,7 @@ use crate::{panics, waiting};
 /// use procession::{Shutdown, ThreadPool};
 ///
 /// async fn end(pool: ThreadPool) {
-///     pool.shutdown_async(Shutdown::Wait).await; // the thread does other work meanwhile
+///     pool.shutdown_async(Shutdown::Wait).await; // the thread does other work during the wait
 /// }
 /// ```
 #[must_use = "the shutdown begins when the future is polled"]

@@ -1,5 +1,5 @@
-//! Which shared values this process has given back: their workers are told before the next call, or within
-//! about a second.
+//! Which shared values this process has given back. The workers that have them are notified before their next call, or
+//! within about a second.
 //!
 //! The list is one of the process, since a value may have gone to the workers of several pools. A worker that
 //! does not know a value ignores its id.
@@ -26,7 +26,7 @@ impl SharedContent {
     }
 }
 
-/// On drop, the workers are told that they need the value with this id no more.
+/// On drop, the workers are notified that they do not need the value with this id any more.
 pub(super) struct Release(pub Uuid);
 
 impl Drop for Release {
@@ -40,7 +40,7 @@ impl Drop for Release {
     }
 }
 
-/// The most ids that are kept. A worker that was not told for longer drops all of its values.
+/// Maximum number of ids that are kept. A worker that has not received older ones drops all of its values.
 const MOST: usize = 256;
 
 /// The ids of those that were released last.

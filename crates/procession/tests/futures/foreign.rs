@@ -122,7 +122,7 @@ fn all_threads_of_a_foreign_executor_may_wait_for_pending_tasks() {
         let (sender, its_executor) = (sender.clone(), Arc::clone(&executor));
         let its_gate = gate.path();
         executor.submit(Pass(gate.path())).on_done(move |_| {
-            // The other thread is here as well, or about to be.
+            // The other thread waits here as well, or will in a moment.
             let behind: Vec<_> =
                 (0..10).map(|_| its_executor.submit(Pass(its_gate.clone()))).collect();
             let results: Vec<_> = behind.into_iter().rev().map(Future::result).collect();

@@ -347,7 +347,7 @@ fn tasks_with_long_texts_are_sent_in_small_chunks() {
     let len = |n| [1, 1_000, 100_000, 30_000][n / 7 % 4] + n;
     let lens = pool.map((0..1_000).map(|n| Length("x".repeat(len(n)))));
     assert!(lens.enumerate().all(|(n, result)| result == Ok(len(n))));
-    // On a busy machine the pool may take tasks for long ones meanwhile, and send up to 66 singly.
+    // On a busy machine the pool may take tasks for long ones at times, and send up to 66 singly.
     let taken = taken_for_the_first(1_000);
     assert!((5..=4 * 33 + 66).contains(&taken), "{taken}");
     let taken = taken_for_the_first(100_000);

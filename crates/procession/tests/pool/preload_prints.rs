@@ -1,6 +1,6 @@
 //! What a preload has printed and not flushed when its process is copied.
 
-#![allow(unsafe_code, reason = "a library in C would print so")]
+#![allow(unsafe_code, reason = "a library in C would print like this")]
 
 use std::sync::{Arc, Mutex};
 
@@ -18,7 +18,7 @@ pub(crate) fn add_to(registry: Registry) -> Registry {
     registry.with::<PrintHalfLines>()
 }
 
-/// One from Rust and one from C, which both keep it back.
+/// Prints half a line from Rust and one from C. Both buffer it.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 struct PrintHalfLines;
 
@@ -28,13 +28,13 @@ impl Task for PrintHalfLines {
 
     fn run(self, _: &Context) -> Result<(), Failure> {
         print!("from Rust ");
-        // SAFETY: a text with its end, and without place holders.
+        // SAFETY: the text ends with a zero byte and has no placeholders.
         assert_eq!(unsafe { libc::printf(c"from C ".as_ptr()) }, 7);
         Ok(())
     }
 }
 
-/// Else each copy would print it at its end.
+/// Otherwise each copy would print it at its end.
 fn what_a_preload_has_printed_is_told_once() {
     let lines = Arc::new(Mutex::new(Vec::new()));
     let told = Arc::clone(&lines);

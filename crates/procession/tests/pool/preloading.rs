@@ -156,7 +156,7 @@ fn preloaded(bytes: usize) -> Builder {
     quiet().preload(Load::Bytes(bytes))
 }
 
-/// Rounds of tasks, until so many processes have had some.
+/// Runs rounds of tasks until this number of processes has run some.
 #[track_caller]
 fn look_from(pool: &ProcessPool, workers: usize) -> HashSet<Seen> {
     let mut seen = HashSet::new();

@@ -172,7 +172,7 @@ fn keeps_blobs() {
     println!("it works");
 }
 
-/// Leaves only so many descriptors to the rest of this program.
+/// Leaves only this number of descriptors to the rest of this program.
 fn leave_descriptors(number: usize) -> Vec<fs::File> {
     let open = || fs::File::open("/dev/null");
     let mut files: Vec<_> = std::iter::from_fn(|| open().ok()).collect();

@@ -298,7 +298,7 @@ pub(crate) fn play_if_asked() {
     let (before, middle, after) = (usage(3), usage(rounds / 2), usage(rounds - rounds / 2));
     eprintln!("{before:?}\n{middle:?}\n{after:?}\n{:?}", pool.stats());
     assert!(after.memory_files <= 72, "2 workers with 16 slots for each direction");
-    // A worker that was started meanwhile has about ten; 40 have died.
+    // A worker that has just started has about ten; 40 have died.
     assert!(after.descriptors <= before.descriptors + 20);
     assert!(after.mappings <= before.mappings + 80);
     assert!(after.resident <= before.resident + (60 << 20));

@@ -93,7 +93,7 @@ fn a_shared_value_is_encoded_once_and_decoded_once_per_worker() {
     let table = SharedValue::new(Table((0..100_000).collect()));
     let before = ENCODED.load(Ordering::Relaxed);
     let mut counts = HashMap::new();
-    // Rounds of tasks, until so many workers have had some.
+    // Rounds of tasks, until this number of workers has run some.
     let mut rounds_until = |workers: usize| {
         harness::eventually("tasks in each worker", || {
             let looks: Vec<_> = (0..40).map(|n| pool.submit(Look(table.clone(), n))).collect();
@@ -231,7 +231,7 @@ const LENGTH: usize = 50_000;
 fn the_workers_drop_a_value_when_its_last_handle_and_task_are_gone() {
     let pool = pool(2);
     let value = || SharedValue::new(Counted(vec![7; LENGTH]));
-    // Rounds of tasks, until each worker has had some and has so many other values.
+    // Rounds of tasks, until each worker has run some and has this number of other values.
     let rounds_until = |others: usize, values: &dyn Fn() -> Vec<SharedValue<Counted>>| {
         let mut left = HashMap::new();
         harness::eventually(&format!("{others} values in each worker"), || {

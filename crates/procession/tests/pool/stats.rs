@@ -23,7 +23,7 @@ fn echoes() -> impl Iterator<Item = Echo> {
     (0..TASKS).map(|n| Echo(n.to_string()))
 }
 
-/// Runs tasks in each of the ways in which results come, and calls `check` after the last of each.
+/// Runs tasks in each way of receiving results, and calls `check` after the last result of each.
 fn run_in_each_way(pool: &ProcessPool, check: impl Fn(&str)) {
     assert!(pool.map(echoes()).all(|result| result.is_ok()));
     check("map");
@@ -76,7 +76,7 @@ fn no_task_is_pending_or_running_when_its_result_has_come() {
             assert_eq!((stats.pending, stats.running), (0, 0), "after {way}: {stats:?}");
             assert_eq!(stats.done - before, ended as u64, "after {way}");
         };
-        // Those who read the counters hold the locks by turns.
+        // The threads that read the counters take turns in holding the locks.
         let beside = || {
             pool.stats();
         };
@@ -87,13 +87,13 @@ fn no_task_is_pending_or_running_when_its_result_has_come() {
 fn a_task_is_counted_once_at_each_moment() {
     for pool in pools() {
         let before = pool.stats().done;
-        // The number of tasks of which all results have come. As many as `TASKS` more are there at a time.
+        // The number of tasks whose results have all come. At most `TASKS` more are in the pool at a time.
         let ended = AtomicUsize::new(0);
         let beside = || {
             let at_first = ended.load(Ordering::SeqCst);
             let stats = pool.stats();
             let counted = stats.pending + stats.running + (stats.done - before) as usize;
-            // Those that end at this moment are counted in none.
+            // Tasks that end at this moment are counted nowhere.
             let is_right = counted <= at_first + TASKS || ended.load(Ordering::SeqCst) != at_first;
             assert!(is_right, "{counted} of {at_first} and {TASKS}: {stats:?}");
         };

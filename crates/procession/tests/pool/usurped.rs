@@ -1,5 +1,5 @@
-//! Workers that put something else in the place of their journals, which the coordinator opens to write down what they
-//! print.
+//! Workers that put something else in the place of their journals. The coordinator opens a journal to write there what
+//! its worker prints.
 
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};

@@ -57,7 +57,7 @@ task!(Hang -> (): task, _context => loop {
     }
 });
 
-/// Sleeps for so many milliseconds; gives the process.
+/// Sleeps for this number of milliseconds; returns the process id.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Nap(pub u64);
 task!(Nap -> u32: task, _context => {
@@ -86,7 +86,7 @@ task!(At -> u32: task, context => {
     }
 });
 
-/// Keeps so many bytes for ever; gives the process.
+/// Keeps this number of bytes for ever; returns the process id.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Leak(pub usize);
 task!(Leak -> u32: task, _context => {
@@ -128,7 +128,7 @@ task!(Limited -> (Option<u64>, Option<u64>, i32): _task, _context => Ok((
     getpriority_process(None)?,
 )));
 
-/// Uses so many bytes for a moment.
+/// Uses this number of bytes for a moment.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Allocate(pub usize);
 task!(Allocate -> usize: task, _context => Ok(std::hint::black_box(vec![1_u8; task.0]).len()));

@@ -1,4 +1,4 @@
-//! Worker programs that start the program as another process and end before it: the pool refuses them in words, and
+//! Worker programs that start the program as another process and end before it. The pool refuses them with a message, and
 //! leaves no process behind.
 
 use std::fs;

@@ -153,12 +153,12 @@ Pass(PathBuf) -> u32: task, _c => {
     harness::wait_at(&task.0);
     Ok(process::id())
 });
-task!(/// Waits at a gate until so many tasks are there.
+task!(/// Waits at a gate until this number of tasks is there.
 Meet(PathBuf, usize) -> u32: task, _c => {
     harness::meet_at(&task.0, task.1);
     Ok(process::id())
 });
-task!(/// Waits at a gate until so many tasks are there; gives the length of its argument.
+task!(/// Waits at a gate until this number of tasks is there; returns the length of its argument.
 MeetWith(PathBuf, usize, String) -> usize: task, _c => {
     harness::meet_at(&task.0, task.1);
     Ok(task.2.len())

@@ -24,7 +24,7 @@ fn serve() {
 fn checksums(py: Python<'_>, texts: Vec<String>) -> PyResult<Vec<u32>> {
     let python: String = py.import("sys")?.getattr("executable")?.extract()?;
     let failed = |error: &dyn std::error::Error| PyRuntimeError::new_err(error.to_string());
-    // Other threads of the interpreter run meanwhile.
+    // During the wait, other threads of the interpreter run.
     py.detach(|| {
         let pool = ProcessPool::builder()
             .workers(2)

@@ -1,4 +1,4 @@
-//! Records of spans and events from arbitrary bytes, for a subscriber that looks at all that it is told.
+//! Records of spans and events from arbitrary bytes, for a subscriber that looks at all that it receives.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 

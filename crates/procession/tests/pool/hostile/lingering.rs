@@ -1,4 +1,4 @@
-//! Descriptors whose close takes long, sent to the coordinator: connections with data that nobody reads.
+//! Descriptors that take long to close, sent to the coordinator: connections with data that nobody reads.
 
 use std::io::{self, Write};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};

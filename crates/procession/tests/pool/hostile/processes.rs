@@ -40,7 +40,7 @@ pub(super) fn leave_behind(steals: bool) {
         thread::sleep(Duration::from_millis(100));
     }
     // SAFETY: the copy has one thread and goes on with what is in its memory; it takes no lock that
-    // another thread could have held, but for that of the allocator, which the system resets.
+    // another thread could have held, except that of the allocator, which the system resets.
     if unsafe { libc::fork() } == 0 {
         // SAFETY: numbers alone.
         unsafe {

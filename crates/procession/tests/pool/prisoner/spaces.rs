@@ -11,7 +11,7 @@ use crate::harness::skip;
 use crate::program;
 use crate::tasks::{Echo, quiet, succeeds_with};
 
-/// Starts threads until the system refuses one, or there are so many. The output is their number.
+/// Starts threads until the system refuses one, or until there is this number. The output is the number that started.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) struct Bomb(usize);
 
