@@ -1,8 +1,8 @@
-//! Refuses calls of a task by itself that were meant to run it. Such a call only makes a value, and the compiler would
-//! say no more than that a type, which is named like the function, does not fit.
+//! Refuses calls in which a task calls itself as if that ran it. Such a call only makes a value. Without this check the
+//! compiler would only report that a type with the name of the function does not fit.
 //!
-//! A call is refused where a task is of no use: as an operand, before `?`, as what the function returns. A call
-//! that is an argument, as of `submit`, is left alone.
+//! A call is refused where a task is of no use: as an operand, before `?`, or as the value that the function returns. A
+//! call that is an argument, for example of `submit`, is accepted.
 
 use proc_macro2::{TokenStream, TokenTree};
 use quote::ToTokens;
@@ -41,12 +41,12 @@ struct SelfCalls<'f> {
     found: Vec<&'f Expr>,
     /// Something else in the function has its name.
     is_hidden: bool,
-    /// Number of closures and functions inside of which the visit is: what they return is theirs.
+    /// Number of closures and inner functions around the current expression. The task does not return what they return.
     inner: usize,
 }
 
 impl<'f> SelfCalls<'f> {
-    /// Notes the expression if it is a call of the task.
+    /// Records the expression if it is a call of the task.
     fn note(&mut self, expr: &'f Expr) {
         match expr {
             Expr::Paren(inner) => self.note(&inner.expr),
@@ -56,7 +56,7 @@ impl<'f> SelfCalls<'f> {
         }
     }
 
-    /// Notes calls whose value is the value of this expression.
+    /// Records calls whose value is the value of this expression.
     fn value_of(&mut self, expr: &'f Expr) {
         match expr {
             Expr::Block(inner) => self.end_of_block(&inner.block),
@@ -162,7 +162,7 @@ impl<'f> Visit<'f> for SelfCalls<'f> {
     }
 
     fn visit_item(&mut self, it: &'f Item) {
-        // A function inside may have its name, and a `use` may bring it.
+        // An inner function may have the name of the task, and a `use` may import the name.
         self.is_hidden |= match it {
             Item::Fn(function) => function.sig.ident == *self.name,
             Item::Use(_) => true,
@@ -174,7 +174,7 @@ impl<'f> Visit<'f> for SelfCalls<'f> {
     }
 
     fn visit_macro(&mut self, it: &'f Macro) {
-        // What it makes of the name is unknown.
+        // It is not known what a macro does with the name.
         self.is_hidden |= self.is_named_in(it.tokens.clone());
     }
 

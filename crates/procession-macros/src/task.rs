@@ -235,7 +235,7 @@ impl TaskFunction {
                     "`{name}` is a `Result` by another name: write `Result<_, _>` itself, or a path that \
                      ends in `Result`, so that its errors are errors of the task"
                 );
-                // At the type, and of this macro: lints of the caller are not for it.
+                // The span is at the type, and of this macro, so that no lints of the caller apply.
                 let span = Span::call_site().located_at(ty.span());
                 let check = quote_spanned! {span=>
                     const _: () = {

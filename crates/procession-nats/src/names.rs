@@ -117,7 +117,7 @@ impl Names {
         format!("{}.u.{job}.*", self.prefix)
     }
 
-    /// Where a task tells something before its result.
+    /// The subject on which a task sends lines and values before its result.
     pub(crate) fn said(&self, job: &str, id: u64) -> String {
         format!("{}.s.{job}.{id}", self.prefix)
     }

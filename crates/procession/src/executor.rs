@@ -83,8 +83,9 @@ pub trait Executor: Engine {
     ///
     /// Tasks are taken from the iterator as results are consumed, and ahead of them as far as keeps
     /// the workers busy: up to [`ahead`](Engine::ahead) tasks, or four chunks of short tasks per worker or
-    /// thread, and one more for each further task that a worker runs at a time. So the iterator may be endless. A chunk has as many tasks as run in about a millisecond, at
-    /// most 1,024. In a [`ThreadPool`] its tasks may begin in another order than that of the iterator.
+    /// thread, and one chunk more for each task after the first that a worker runs at a time. So the iterator may
+    /// be endless. A chunk has as many tasks as run in about a millisecond, at most 1,024. In a [`ThreadPool`] its
+    /// tasks may begin in another order than that of the iterator.
     ///
     /// If the results are dropped before their end, the tasks that have not begun are cancelled. Those
     /// that run are finished, and their results are dropped.

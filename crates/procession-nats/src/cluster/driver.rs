@@ -86,7 +86,7 @@ pub(super) struct DrivenTask {
     is_entering: bool,
     /// The server has refused all that was written since then.
     refused_since: Option<Instant>,
-    /// What it told up to now.
+    /// The lines and values that the task has sent up to now.
     pub(super) heard: HeardTask,
     /// How often the queue has lost its message.
     pub(super) requeued: u32,

@@ -1,4 +1,4 @@
-//! Where two encodings differ, of a value and of what was read back: for the error that says so.
+//! Finds where the encoding of a value differs from that of the value that was read back, for the error that reports it.
 
 use std::collections::BTreeMap;
 use std::fmt;

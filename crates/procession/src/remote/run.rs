@@ -1,4 +1,4 @@
-//! Tasks that were encoded elsewhere, in a process pool here.
+//! Runs tasks that were encoded elsewhere in a process pool of this program.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -19,7 +19,7 @@ use crate::transport::Reply;
 pub(super) type OnDone = Box<dyn FnOnce(RemoteResult) + Send>;
 pub(super) type OnProgress = Box<dyn Fn(RemoteProgress) + Send + Sync>;
 
-/// Takes the place of a future: passes the encoded result on.
+/// Takes the place of a future: passes the encoded result to `on_done`.
 struct RemoteCore {
     first: TaskId,
     on_progress: OnProgress,
