@@ -88,7 +88,7 @@ pub(in crate::cli) struct JobArgs {
     /// several times. Logs keep its name only
     #[arg(long, value_name = "HEADER", value_parser = value::headers, help_heading = "From where")]
     pub header: Vec<TypedHeaders>,
-    /// Leave files alone that are there and have not changed (by ETag and Last-Modified)
+    /// Do not fetch files again that are there and have not changed (by ETag and Last-Modified)
     #[arg(long, help_heading = "From where")]
     pub update: bool,
     /// The largest file that is accepted, in bytes, or with k, M or G [default: 10 MB; with fetch no limit]

@@ -97,7 +97,7 @@ impl NatsArgs {
     }
 }
 
-/// Show the agents of other hosts, and what waits for them
+/// Show the agents of other hosts, and the tasks that wait for them
 #[derive(Debug, clap::Args)]
 pub(super) struct HostsArgs {
     #[command(flatten)]
