@@ -45,9 +45,9 @@ use procession_os::segment::Lent;
 /// An input that many tasks share, as clones of one blob, is copied once for all of them, and not at all by a
 /// task that passes it on.
 ///
-/// Short blobs (up to 2 KiB in JSON, 12 KiB in the binary encoding; up to 12 and 32 KiB behind the first eight of a
-/// task, and on other systems than Linux), and from the 257th blob of a task on all of them, are part of the
-/// encoding, in JSON as base64. Outside of tasks and outputs a blob is serialized as bytes (`serialize_bytes`): in
+/// Short blobs are part of the encoding, in JSON as base64: those of up to 2 KiB in JSON, or 12 KiB in the binary
+/// encoding. For the blobs after the first eight of a task, and on other systems than Linux, the bounds are 12 and
+/// 32 KiB. From the 257th blob of a task on, all blobs are part of the encoding. Outside of tasks and outputs a blob is serialized as bytes (`serialize_bytes`): in
 /// JSON, an array of numbers.
 ///
 /// `clone` copies no bytes. A blob is read through `Deref<Target = [u8]>`.

@@ -9,9 +9,9 @@ use crate::codec::Encoding;
 use crate::panics;
 use procession_os::sealed;
 
-/// The longest blob that is part of the encoding, in bytes. Bytes in the encoding cost by their number; a segment
-/// or a memory file costs the same for each length (about 6 and 40 µs there and back), which below this length is
-/// more.
+/// The longest blob that is part of the encoding, in bytes. Bytes in the encoding cost more, the more they are. A
+/// segment or a memory file costs the same for each length: about 6 and 40 µs there and back. Below this length the
+/// encoding costs less.
 const fn longest_inline(encoding: Encoding, gets_segment: bool) -> usize {
     match (encoding, gets_segment) {
         (Encoding::Json, true) => 2 * 1024,

@@ -159,9 +159,9 @@ impl<T> Future<T> {
     /// # Ok::<(), procession::PartialError>(())
     /// ```
     ///
-    /// Values that are not read are kept up to 1,024 of them, 16 MiB, and 256 blobs in memory files for each task.
-    /// What a task emits beyond that is dropped and counted: [`PartialError::Missed`] stands in its place. The task
-    /// does not wait.
+    /// Of the values of a task that are not read, at most 1,024 are kept, with at most 16 MiB and 256 blobs in memory
+    /// files. What the task emits beyond that is dropped and counted: [`PartialError::Missed`] takes its place. The
+    /// task does not wait.
     /// A task that is tried again begins anew; each value says [of which attempt](Partial::attempt) it is.
     ///
     /// Two `Partials` of one task share its values: each value is yielded by one of them. Tasks of
