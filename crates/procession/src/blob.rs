@@ -47,8 +47,8 @@ use procession_os::segment::Lent;
 ///
 /// Short blobs are part of the encoding, in JSON as base64: those of up to 2 KiB in JSON, or 12 KiB in the binary
 /// encoding. For the blobs after the first eight of a task, and on other systems than Linux, the bounds are 12 and
-/// 32 KiB. From the 257th blob of a task on, all blobs are part of the encoding. Outside of tasks and outputs a blob is serialized as bytes (`serialize_bytes`): in
-/// JSON, an array of numbers.
+/// 32 KiB. From the 257th blob of a task on, all blobs are part of the encoding. Outside of tasks and outputs a blob is
+/// serialized as bytes (`serialize_bytes`): in JSON, an array of numbers.
 ///
 /// `clone` copies no bytes. A blob is read through `Deref<Target = [u8]>`.
 ///

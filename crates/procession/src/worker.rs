@@ -102,7 +102,7 @@ pub(crate) fn serve_if_invited(registry: &Registry) {
 /// It runs the pool's preload and its initializer, if there were any, and the task, with the limits and the stack size
 /// of the worker, and without its timeout. No handler of signals and no second process is involved, so
 /// a debugger sees the crash. The [`Sandbox`] of the pool is not imposed, since it would keep a
-/// debugger out: a task on data that you do not trust may do here what this process may. The variable
+/// debugger out. So a task on data that you do not trust has all rights of this process here. The variable
 /// `PROCESSION_REPLAY_FORCE=1` runs a task that another build has kept.
 ///
 /// | ends | how |
