@@ -10,11 +10,12 @@ use procession::PoolError;
 use serde::{Deserialize, Serialize};
 use tokio::time::{sleep, timeout};
 
+use crate::apart::ask;
 use crate::host_lease::HostLease;
 use crate::link::{ANSWER, Link, NoAnswer};
 use crate::message::split;
 use crate::names::is_token;
-use crate::overview::{ask, read_in_time};
+use crate::overview::read_in_time;
 use crate::settings::ConnectSettings;
 
 /// The maximum number of bytes that an agent sends; its newest files come first.

@@ -20,6 +20,7 @@ use async_nats::jetstream::{self, Context};
 use async_nats::{Client, ConnectOptions, Event, Message, StatusCode};
 use bytes::Bytes;
 use futures_util::StreamExt;
+use procession::PoolError;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
 
@@ -87,6 +88,12 @@ pub(crate) struct NoAnswer(pub(crate) String);
 impl NoAnswer {
     pub(crate) fn in_time() -> Self {
         Self("the servers did not answer in time".to_owned())
+    }
+}
+
+impl From<NoAnswer> for PoolError {
+    fn from(NoAnswer(why): NoAnswer) -> Self {
+        Self::Broker(why)
     }
 }
 

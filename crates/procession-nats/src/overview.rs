@@ -7,7 +7,7 @@ use procession::PoolError;
 use serde_json::json;
 use tokio::time::timeout;
 
-use crate::apart::apart;
+use crate::apart::ask;
 use crate::host_lease::HostLease;
 use crate::link::{Link, NoAnswer};
 use crate::settings::ConnectSettings;
@@ -92,20 +92,7 @@ const READING: Duration = Duration::from_secs(30);
 /// [`PoolError::Broker`] if no server can be reached within ten seconds, if they have not answered after 30 s more,
 /// or if they refuse.
 pub fn overview(settings: &ConnectSettings) -> Result<HostsOverview, PoolError> {
-    ask(settings, async |link| read_in_time(link).await)
-}
-
-/// Connects to the servers, and waits for their answers.
-pub(crate) fn ask<T: Send>(
-    settings: &ConnectSettings,
-    question: impl AsyncFnOnce(&Link) -> Result<T, NoAnswer> + Send,
-) -> Result<T, PoolError> {
-    let system = |error: std::io::Error| PoolError::System(error.to_string());
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let runtime = runtime.map_err(system)?;
-    let answered =
-        apart(move || runtime.block_on(async { question(&Link::connect(settings).await?).await }));
-    answered.map_err(system)?.map_err(|error| PoolError::Broker(error.to_string()))
+    ask(settings, async |link| Ok(read_in_time(link).await?))
 }
 
 pub(crate) async fn read_in_time(link: &Link) -> Result<HostsOverview, NoAnswer> {

@@ -130,10 +130,9 @@ impl AgentBuilder {
         let connect = async {
             let link = Link::connect(&settings).await?;
             link.make_consumers(&build).await?;
-            Ok::<_, crate::link::NoAnswer>(link)
+            Ok::<_, PoolError>(link)
         };
-        let link = apart(|| runtime.block_on(connect)).map_err(system)?;
-        let link = link.map_err(|error| PoolError::Broker(error.to_string()))?;
+        let link = apart(|| runtime.block_on(connect)).map_err(system)??;
         let shared = AgentShared {
             link,
             pool,

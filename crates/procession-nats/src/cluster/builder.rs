@@ -12,7 +12,7 @@ use super::said::{HostSaid, OnHostSaid};
 use super::shared::{ClusterEvent, ClusterShared, OnClusterEvent};
 use super::{Cluster, Delivery, named};
 use crate::apart::apart;
-use crate::link::{Link, NoAnswer};
+use crate::link::Link;
 use crate::names::is_token;
 use crate::settings::{ConnectSettings, own_build};
 
@@ -198,13 +198,13 @@ impl ClusterBuilder {
             ClusterShared::new(names, options, attempts, notes, delivery, listeners, chunks)
         });
         let connect = async {
-            let broker = |error: NoAnswer| PoolError::Broker(error.to_string());
-            let link = Link::connect(&settings).await.map_err(broker)?;
+            let link = Link::connect(&settings).await?;
             let held = match &name {
                 Some(name) => Some(named::take(&link, name, Some(&shared.build)).await?),
                 None => None,
             };
-            ClusterDriver::new(link, Arc::clone(&shared), received, held).await.map_err(broker)
+            let driver = ClusterDriver::new(link, Arc::clone(&shared), received, held).await;
+            driver.map_err(PoolError::from)
         };
         let connected = apart(|| runtime.block_on(connect)).map_err(system)?;
         let driver = connected.inspect_err(|_| shared.delivery.end())?;

@@ -10,7 +10,7 @@ use tokio::time::{sleep, timeout};
 
 use super::driver::ClusterNote;
 use super::shared::ClusterShared;
-use crate::apart::apart;
+use crate::apart::ask;
 use crate::cas_write::WriteReply;
 use crate::job_lease::{JOB_LEASE, JobLease, JobVerdict, JobWatch};
 use crate::link::{Answer, Link, NoAnswer};
@@ -130,8 +130,7 @@ pub(super) async fn take(
 /// Also a request that waits for the connection has a deadline.
 async fn until<T>(deadline: Instant, request: impl Future<Output = T>) -> Result<T, PoolError> {
     let left = deadline.saturating_duration_since(Instant::now());
-    let late = |_| PoolError::Broker(NoAnswer::in_time().to_string());
-    timeout(left, request).await.map_err(late)
+    timeout(left, request).await.map_err(|_| NoAnswer::in_time().into())
 }
 
 /// A job is continued only by the build that has begun it.
@@ -263,17 +262,11 @@ async fn remove(link: &Link, job: &str) -> Result<(), NoAnswer> {
 /// [`PoolError::JobHeld`] if a coordinator works on it; [`PoolError::Broker`] if no server answers, or refuses.
 pub fn forget(settings: &ConnectSettings, job: &str) -> Result<(), PoolError> {
     check_name(job)?;
-    let system = |error: std::io::Error| PoolError::System(error.to_string());
-    let broker = |error: NoAnswer| PoolError::Broker(error.to_string());
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let runtime = runtime.map_err(system)?;
-    let forget = async {
-        let link = Link::connect(settings).await.map_err(broker)?;
-        take(&link, job, None).await?;
+    ask(settings, async |link| {
+        take(link, job, None).await?;
         let late = |_| Err(NoAnswer::in_time());
-        timeout(ENDING, remove(&link, job)).await.unwrap_or_else(late).map_err(broker)
-    };
-    apart(move || runtime.block_on(forget)).map_err(system)?
+        Ok(timeout(ENDING, remove(link, job)).await.unwrap_or_else(late)?)
+    })
 }
 
 pub(super) fn check_name(job: &str) -> Result<(), PoolError> {
