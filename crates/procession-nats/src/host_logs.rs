@@ -48,7 +48,7 @@ pub(crate) struct LogsHead {
     pub(crate) why_none: Option<String>,
     /// Their paths below the directory of the logs, with `/`, and their lengths.
     pub(crate) files: Vec<(String, usize)>,
-    /// The number of files for which there was no room.
+    /// The number of the others: there was no room for them, or they cannot be read.
     pub(crate) left_out: u64,
 }
 
@@ -69,7 +69,8 @@ pub struct HostLogs {
     /// Each file's path below the directory of the agent's logs, of one or two names of letters, digits, `.`, `_`
     /// and `-`; and its content. The newest first.
     pub files: Vec<(String, Bytes)>,
-    /// The number of older files for which there was no room in 64 MiB or 10,000 files.
+    /// The number of other files: there was no room for them in 64 MiB or 10,000 files, or the agent cannot read
+    /// them.
     pub left_out: u64,
 }
 

@@ -46,8 +46,11 @@ pub(super) fn fetch(nats: &NatsArgs, dir: &Path) -> anyhow::Result<ProgramExit> 
         match logs.left_out {
             0 => text.push('\n'),
             left_out => {
-                let older = format::count(left_out, "older file");
-                writeln!(text, "; {older} did not fit into 64 MiB")?;
+                let others = format::count(left_out, "file");
+                writeln!(
+                    text,
+                    "; not fetched: {others} (beyond 64 MiB or 10,000 files, or unreadable)"
+                )?;
             }
         }
     }
