@@ -54,6 +54,10 @@ fn option_named(word: &str) -> Option<String> {
     let mut command = CoordinatorArgs::command();
     // Adds --help and --version.
     command.build();
+    // `server` is nearer to the command `serve` than to an option that needs a URL.
+    if command.get_subcommands().any(|command| name.starts_with(command.get_name())) {
+        return None;
+    }
     let is_option = command.get_arguments().any(|option| option.get_long() == Some(&name));
     is_option.then(|| format!("--{name}"))
 }
