@@ -12,6 +12,7 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};
 use signal_hook::iterator::Signals;
 use signal_hook::{flag, low_level};
 
+use procession_os::signals::{note_from_now, was_noted};
 use procession_os::threads::ThreadSpec;
 
 use super::exit::ProgramExit;
@@ -38,8 +39,14 @@ pub(super) fn watch(mut arrived: impl FnMut(ProgramExit) + Send + 'static) -> io
         .into_iter()
         .filter(|(signal, _)| *signal != SIGHUP || !is_hangup_ignored())
         .collect();
+    heard.iter().for_each(|(signal, _)| note_from_now(*signal));
     // Before the handlers below, which alone would swallow a signal that comes now.
     let mut signals = Signals::new(heard.iter().map(|(signal, _)| *signal))?;
+    // What came before it could be delivered is sent again. If it was delivered as well, it is one request: see BURST.
+    heard
+        .iter()
+        .filter(|(signal, _)| was_noted(*signal))
+        .try_for_each(|(it, _)| low_level::raise(*it))?;
     let is_insisted = Arc::<AtomicBool>::default();
     for (signal, exit) in &heard {
         // The third signal ends the process in the handler itself.

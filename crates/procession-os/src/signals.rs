@@ -1,6 +1,7 @@
 //! Sets which signals end a worker.
 
 use std::mem::MaybeUninit;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Keeps a worker alive on the signals that are sent to a whole session or service: its coordinator gets
 /// the same signal, and may want running tasks to finish. The signals are caught, not ignored, because
@@ -28,6 +29,27 @@ fn disposition(signal: i32) -> Option<libc::sighandler_t> {
 }
 
 extern "C" fn do_nothing(_: libc::c_int) {}
+
+/// The signals that came since [`note_from_now`], a bit each.
+static NOTED: AtomicU64 = AtomicU64::new(0);
+
+extern "C" fn note(signal: libc::c_int) {
+    NOTED.fetch_or(1 << signal, Ordering::Relaxed);
+}
+
+/// Notes from now on that a signal came, in place of its default action. For programs, before they register
+/// handlers with a library: a library that first replaces the default action and then stores what is to be done
+/// calls the handler of before in between, and a signal of that moment would be lost.
+pub fn note_from_now(signal: i32) {
+    if (1..64).contains(&signal) && disposition(signal) == Some(libc::SIG_DFL) {
+        catch(signal, note);
+    }
+}
+
+/// Whether the signal came since [`note_from_now`].
+pub fn was_noted(signal: i32) -> bool {
+    (1..64).contains(&signal) && NOTED.load(Ordering::Relaxed) >> signal & 1 == 1
+}
 
 fn catch(signal: i32, handler: extern "C" fn(libc::c_int)) {
     // SAFETY: all zeros are a valid `sigaction`, of which the needed fields are set. The handlers of
