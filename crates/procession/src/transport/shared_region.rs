@@ -35,7 +35,7 @@ use super::ring::Ring;
 use super::segments::{self, Direction, SlotWords};
 
 /// The length of each ring, in bytes: several times the calls that are sent ahead.
-const RING: usize = 256 * 1024;
+const RING: usize = 128 * 1024;
 /// The size of a cache line. Words that different processes write are in different lines.
 const LINE: usize = 64;
 

@@ -116,7 +116,7 @@ const SLEEPERS: u64 = 4;
 const NUMBER_OF_CLAIMS: u64 = 11 * 64;
 const CLAIMS: u64 = 12 * 64;
 const CLAIM: u64 = 32;
-const RING: u64 = 256 * 1024;
+const RING: u64 = 128 * 1024;
 
 /// The memory of this process, a worker, and where that begins which it shares with the coordinator.
 struct Shared {

@@ -358,7 +358,7 @@ pub(super) fn publish(kind: u8, number: u64, text: &str) {
 
 pub(super) fn publish_when_there_is_room(kind: u8, number: u64, text: &str) {
     const REPLIES_HEAD: u64 = 3 * 64;
-    while read_tail() - crate::vandals::read(REPLIES_HEAD) > 200 * 1024 {
+    while read_tail() - crate::vandals::read(REPLIES_HEAD) > 100 * 1024 {
         ring(REPLY_EVENTS);
         thread::sleep(Duration::from_millis(1));
     }

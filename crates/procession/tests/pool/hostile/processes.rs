@@ -66,7 +66,7 @@ pub(crate) const LIFE_OF_A_DAEMON: Duration = Duration::from_secs(15);
 fn publish_when_there_is_a_little_room() {
     const REPLIES_HEAD: u64 = 3 * 64;
     for _ in 0..100 {
-        if read_tail() - crate::vandals::read(REPLIES_HEAD) < 100 * 1024 {
+        if read_tail() - crate::vandals::read(REPLIES_HEAD) < 50 * 1024 {
             publish(TAKE_IN, 0, "");
         }
     }
