@@ -107,7 +107,12 @@ pub fn inherited() -> Option<FoundMark> {
 
 /// The marks that a process has open. None if this process may not look.
 pub fn of_process(process: Pid) -> Vec<FoundMark> {
-    let open = fs::read_dir(format!("/proc/{}/fd", process.as_raw_nonzero()));
+    let process = PathBuf::from(format!("/proc/{}", process.as_raw_nonzero()));
+    // The same right is needed for its descriptors, and to list thousands takes long.
+    if fs::read_link(process.join("exe")).is_err() {
+        return Vec::new();
+    }
+    let open = fs::read_dir(process.join("fd"));
     let mut marks = Vec::new();
     for entry in open.into_iter().flatten().flatten() {
         let link = entry.path();

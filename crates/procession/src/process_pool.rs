@@ -43,6 +43,7 @@ mod program;
 mod receive;
 mod room;
 mod socket_dir;
+mod start_dir;
 mod start_failure;
 mod start_worker;
 mod state;
@@ -81,6 +82,7 @@ pub(crate) use traces::traced_from;
 use self::clock::Clock;
 use self::inner::{EndSignal, PoolInner, Setup};
 use self::listeners::{ListenerFns, Listeners};
+use self::start_dir::StartDirSlot;
 use self::state::PoolState;
 use self::work_item::ItemPool;
 use crate::error::PoolError;
@@ -296,6 +298,7 @@ impl ProcessPool {
                 clock,
                 end: EndSignal::default(),
                 sandbox_report: Mutex::default(),
+                start_dir: StartDirSlot::default(),
             }
         });
         // Before the supervisor may send a `Tick`: an action on a worker that is not in the table of

@@ -54,8 +54,8 @@ pub(crate) use self::channel::{is_interruption, prepare};
 pub(crate) use self::claim::Progress;
 pub(crate) use self::event_count::AdaptiveSpin;
 pub(crate) use self::handshake::{
-    HandshakeMessage, Hello, Invitation, Lifeline, Marking, PROTOCOL, RunnerThreads, Welcome,
-    build_with,
+    HandshakeMessage, Hello, Invitation, Lifeline, Marking, PROTOCOL, RunnerThreads, StartFile,
+    Welcome, build_with,
 };
 #[cfg(feature = "journal")]
 pub(crate) use self::labels::cut as cut_label;

@@ -104,6 +104,7 @@ impl PoolInner {
         let _waiting = waiting::begin([], Need::Time);
         self.end.wait();
         self.join_threads();
+        self.start_dir.end();
         // No future is completed any more, so no callback is added.
         self.callbacks.finish();
         if let Some(journal) = self.listeners.journal() {

@@ -25,10 +25,10 @@ use super::child::{Child, Ended, ResourceUsage};
 use super::handshake;
 use super::inner::PoolInner;
 use super::receive;
+use super::start_dir::AwaitedStart;
 use super::start_failure::StartFailure;
 use super::worker_handle::{KillReason, WorkerHandle};
 use crate::error::Exit;
-use crate::locked_dir::LockedDir;
 use crate::panics;
 use crate::printable::printable;
 use crate::scheduler::{Event, NextStart, UnfitProgram};
@@ -37,15 +37,15 @@ use procession_os::mark::Mark;
 
 /// What shows that a worker is awaited, until it is ready (`worker/origin.rs`).
 pub(crate) struct StartMarks {
-    _dir: LockedDir,
+    _start: AwaitedStart,
     mark: Option<Mark>,
 }
 
 impl StartMarks {
     /// The mark records the process that was started. Without it one kind of wrapper is not recognized.
-    pub(super) fn new(dir: LockedDir, mark: Option<Mark>, child: &Child) -> Self {
+    pub(super) fn new(start: AwaitedStart, mark: Option<Mark>, child: &Child) -> Self {
         let _ = mark.as_ref().map(|mark| mark.note_started(child.pid()));
-        Self { _dir: dir, mark }
+        Self { _start: start, mark }
     }
 
     /// What a process that was started with the mark has said by it.
@@ -73,8 +73,7 @@ pub(super) const LAST_WORDS: Duration = Duration::from_secs(5);
 pub(crate) fn attend(pool: &PoolInner, setup: HandlerSetup) {
     let HandlerSetup { handle, awaited, invitation, rank, ended } = setup;
     let _delivering = pool.begin_delivering(Some(handle.worker()));
-    // A process for which the directory does not exist does not serve. So it is kept until the end of a process
-    // whose handshake failed.
+    // A process that is not awaited does not serve. So one whose handshake failed is awaited until its end.
     let mut awaited = Some(awaited);
     // The channel library panics on some malformed messages and at the limit of open files. Such a
     // panic costs this worker, not the pool.

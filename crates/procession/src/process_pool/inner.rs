@@ -14,6 +14,7 @@ use super::initializer::{Initializer, InitializerKind};
 use super::listeners::Listeners;
 use super::program::Programs;
 use super::room;
+use super::start_dir::StartDirSlot;
 use super::state::PoolState;
 use super::stats::Counts;
 use super::supervisor::SupervisorMessage;
@@ -56,6 +57,7 @@ pub(super) struct PoolInner {
     pub(super) end: EndSignal,
     /// That of the worker that reported last.
     pub(super) sandbox_report: Mutex<Option<SandboxReport>>,
+    pub(super) start_dir: StartDirSlot,
 }
 
 /// The settings of a pool, checked by its builder.

@@ -3,7 +3,6 @@
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::Path;
 use std::sync::mpsc::{self, Receiver};
 use std::sync::{Arc, Once};
 
@@ -16,9 +15,10 @@ use super::handler::{self, HandlerSetup, StartMarks};
 use super::inner::PoolInner;
 use super::output::OutputPipes;
 use super::socket_dir::PURPOSE;
+use super::start_dir::AwaitedStart;
 use super::template::Template;
 use super::worker_handle::WorkerHandle;
-use crate::locked_dir::{self, LockedDir};
+use crate::locked_dir;
 use crate::scheduler::NextStart;
 use crate::transport::{self, HandshakeMessage, Invitation, Marking, Sent, SharedRegion, Socket};
 use procession_os::mark::Mark;
@@ -29,20 +29,20 @@ pub(super) fn start(pool: &Arc<PoolInner>, handle: &Arc<WorkerHandle>) -> Result
         cause: format!("cannot start a worker: {short}"),
         next_start: NextStart::AfterShortage,
     })?;
-    let dir = create_awaited()?;
+    let claims = pool.setup.max_calls(handle.worker());
+    check_file_size_limit(SharedRegion::size(claims))?;
+    let start = begin_start(pool)?;
     let (socket, input) =
         Socket::pair().map_err(|error| NotStarted::new("make a socket for a worker", &error))?;
     // If it cannot be sent, the worker works without it.
     let _ = HandshakeMessage::Begin.send(&socket, &[]);
-    let claims = pool.setup.max_calls(handle.worker());
-    check_file_size_limit(SharedRegion::size(claims))?;
     let template = pool.setup.template.as_ref();
-    let (invitation, mark) = invite(pool, handle.worker(), dir.path(), &input, template.is_none())?;
+    let (invitation, mark) = invite(pool, handle.worker(), &start, &input, template.is_none())?;
     let (rank, child, outputs) = match template {
         None => spawn(pool, &invitation, input, mark.as_ref())?,
         Some(template) => copy(pool, template, handle, &invitation, input)?,
     };
-    let awaited = StartMarks::new(dir, mark, &child);
+    let awaited = StartMarks::new(start, mark, &child);
     // Allocating the region takes as long as the worker needs to load its program; after the start
     // both happen at the same time.
     let region = share_memory(&socket, claims).inspect_err(|_| child.kill_and_reap())?;
@@ -77,20 +77,18 @@ fn sweep(pool: &Arc<PoolInner>) {
     }
 }
 
-/// Makes the directory that exists until the worker is ready, and in which it has its server for the
-/// lifeline.
-///
-/// If this process is killed before that, the next program that starts workers removes the directory.
-pub(super) fn create_awaited() -> Result<LockedDir, NotStarted> {
-    LockedDir::create_in(&tempfile::env::temp_dir(), PURPOSE)
-        .map_err(|error| NotStarted::new("make a directory for the invitation of a worker", &error))
+/// Begins a start that is awaited until the worker is ready.
+pub(super) fn begin_start(pool: &PoolInner) -> Result<AwaitedStart, NotStarted> {
+    pool.start_dir
+        .begin_start()
+        .map_err(|error| NotStarted::new("make a directory for the starts of workers", &error))
 }
 
 /// Makes the invitation of a worker, and the mark that its process inherits. A copy of a template inherits none.
 pub(super) fn invite(
     pool: &PoolInner,
     worker: usize,
-    awaited: &Path,
+    start: &AwaitedStart,
     input: &OwnedFd,
     is_marked: bool,
 ) -> Result<(Invitation, Option<Mark>), NotStarted> {
@@ -101,10 +99,11 @@ pub(super) fn invite(
     let mark = mark.map_err(|error| NotStarted::new("make a mark for a worker", &error))?.flatten();
     let token = Uuid::new_v4().to_string();
     let number = mark.as_ref().map(Mark::number);
-    let awaited = awaited.to_string_lossy().into_owned();
+    let awaited = start.dir().to_string_lossy().into_owned();
     let sandbox = pool.setup.sandbox.clone();
     let invitation = Invitation {
         awaited,
+        start: start.number(),
         token,
         coordinator,
         input,

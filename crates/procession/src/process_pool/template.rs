@@ -172,14 +172,14 @@ impl Template {
         pool: &Arc<PoolInner>,
         worker: usize,
     ) -> Result<Arc<TemplateProcess>, NotStarted> {
-        let dir = start_worker::create_awaited()?;
+        let start = start_worker::begin_start(pool)?;
         let (socket, input) = Socket::pair()
             .map_err(|error| NotStarted::new("make a socket for a template", &error))?;
         let _ = HandshakeMessage::Begin.send(&socket, &[]);
-        let (mut invitation, mark) = start_worker::invite(pool, worker, dir.path(), &input, true)?;
+        let (mut invitation, mark) = start_worker::invite(pool, worker, &start, &input, true)?;
         invitation.is_template = true;
         let (rank, child, outputs) = start_worker::spawn(pool, &invitation, input, mark.as_ref())?;
-        let awaited = Mutex::new(Some(StartMarks::new(dir, mark, &child)));
+        let awaited = Mutex::new(Some(StartMarks::new(start, mark, &child)));
         let (its_child, failure) = (Arc::clone(&child), Mutex::default());
         let process = TemplateProcess { child: its_child, socket, rank, worker, awaited, failure };
         let process = Arc::new(process);

@@ -2,8 +2,11 @@
 //! it cannot be. `transport.rs` has their order.
 
 use std::fmt;
+use std::fs::File;
 use std::hash::{Hash, Hasher};
 use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use ipc_channel::ipc::IpcReceiver;
@@ -15,7 +18,7 @@ use crate::limits::Limits;
 use crate::sandbox::{Sandbox, SandboxReport};
 
 /// Incremented with every change of the types that cross the border.
-pub(crate) const PROTOCOL: u32 = 10;
+pub(crate) const PROTOCOL: u32 = 11;
 
 /// The build of this crate: sources, version and profile. Both sides must have the same.
 const BUILD: &str = env!("PROCESSION_BUILD");
@@ -39,8 +42,11 @@ const LONGEST_BUILD: usize = 250;
 /// The value of an environment variable of a worker process, in JSON.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Invitation {
-    /// A directory that exists until the worker is ready. The worker's server is in it.
+    /// The directory in which the worker makes its server, and in which the [`StartFile`] is.
     pub awaited: String,
+    /// The place of this start in the [`StartFile`].
+    #[serde(default)]
+    pub start: u64,
     /// Sent with the lifeline: shows the worker that it comes from the coordinator.
     pub token: String,
     /// The process id of the coordinator. A worker with another parent was started by a wrapper.
@@ -59,6 +65,29 @@ pub(crate) struct Invitation {
     /// The descriptor whose name is the [`Marking`], for a process that has lost its environment.
     /// The worker closes it.
     pub mark: Option<i32>,
+}
+
+/// The file in which a pool notes which of its starts it awaits, a byte each. A process that has the environment of a
+/// worker, but not its socket, was started by a wrapper if the start is still awaited, and else by a task.
+pub(crate) struct StartFile;
+
+impl StartFile {
+    /// The number of places. They are used in turn, again and again.
+    pub(crate) const MOST: u64 = 1 << 16;
+    pub(crate) const AWAITED: u8 = b'1';
+    pub(crate) const OVER: u8 = b'0';
+
+    pub(crate) fn path(dir: &Path) -> PathBuf {
+        dir.join("starts")
+    }
+
+    /// Whether a coordinator that uses this directory awaits the start.
+    pub(crate) fn is_awaited(dir: &Path, start: u64) -> bool {
+        let mut state = [0];
+        let read =
+            File::open(Self::path(dir)).and_then(|file| file.read_exact_at(&mut state, start));
+        read.is_ok() && state == [Self::AWAITED]
+    }
 }
 
 impl Invitation {

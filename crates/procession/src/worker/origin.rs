@@ -12,17 +12,18 @@
 //! this process: its workers would be started by the same wrapper and start workers again, without end.
 
 use std::ffi::OsStr;
-use std::io::{self, Write};
+use std::fs::File;
+use std::io::{self, Read, Write};
 use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::{env, fs, process};
 
 use rustix::process::Pid;
 
 use super::{LOST_ENVIRONMENT, LOST_INPUT};
-use crate::transport::{self, HandshakeMessage, Invitation, Marking};
+use crate::transport::{self, HandshakeMessage, Invitation, Marking, StartFile};
 use procession_os as os;
 use procession_os::mark::FoundMark;
 
@@ -40,17 +41,29 @@ pub(crate) fn is_serving() -> bool {
 
 /// Whether this process was started as a worker and has not served. If so, it sends the coordinator a
 /// message that says why.
+///
+/// The search takes about as long as the start of a worker. How a process was started does not change, so one that
+/// was found to be no worker is not searched for signs again; a forked copy of it is.
 pub(crate) fn was_asked_in_vain() -> bool {
-    if is_serving() {
+    static NO_WORKER: AtomicU32 = AtomicU32::new(0);
+    if is_serving() || NO_WORKER.load(Ordering::Relaxed) == process::id() {
         return false;
     }
+    let was_asked = has_signs_of_a_worker();
+    if !was_asked {
+        NO_WORKER.store(process::id(), Ordering::Relaxed);
+    }
+    was_asked
+}
+
+fn has_signs_of_a_worker() -> bool {
     if let Some(invitation) = invitation() {
         if has_the_socket(&invitation) {
             HandshakeMessage::NotServing.send_to(io::stdin().as_fd());
             return true;
         }
         // A wrapper passed on the environment, but not the standard input. A program that a task
-        // starts has the environment as well; the directory is gone by then.
+        // starts has the environment as well; its start is over by then.
         if is_awaited(&invitation) {
             tell_by_words(LOST_INPUT);
             return true;
@@ -119,17 +132,18 @@ pub(super) fn has_the_socket(invitation: &Invitation) -> bool {
     transport::identity(io::stdin().as_fd()) == Some(invitation.input)
 }
 
-/// Whether the coordinator still waits for the worker of this invitation: the directory exists until the
-/// worker has reported.
+/// Whether this process has the environment of a worker for which the coordinator still waits, but another standard
+/// input.
 fn has_lost_the_socket(invitation: &Invitation) -> bool {
     !has_the_socket(invitation)
         && (is_child_of(invitation.coordinator) || is_child_of_a_wrapper(invitation.coordinator))
         && is_awaited(invitation)
 }
 
+/// Whether the coordinator still waits for the worker of this invitation.
 fn is_awaited(invitation: &Invitation) -> bool {
     let directory = Path::new(&invitation.awaited);
-    directory.is_absolute() && directory.exists()
+    directory.is_absolute() && StartFile::is_awaited(directory, invitation.start)
 }
 
 /// The mark of a worker that this process has inherited. A worker closes it before it runs tasks; a
@@ -214,7 +228,12 @@ struct Stat(Vec<u8>);
 
 impl Stat {
     fn of(pid: Pid) -> Option<Self> {
-        fs::read(proc_of(pid).join("stat")).ok().map(Self)
+        /// More than the file can have: 52 numbers and a short name.
+        const LONGEST: usize = 2048;
+        let mut text = vec![0; LONGEST];
+        let length = File::open(proc_of(pid).join("stat")).ok()?.read(&mut text).ok()?;
+        text.truncate(length);
+        Some(Self(text))
     }
 
     /// The parent; `None` if it is outside of this namespace of process ids.

@@ -83,8 +83,9 @@ impl Task for Load {
             Self::LookForAwaited => {
                 let invitation = std::env::var("PROCESSION_INVITATION")?;
                 let invitation: serde_json::Value = serde_json::from_str(&invitation)?;
-                let awaited = Path::new(invitation["awaited"].as_str().ok_or("no directory")?);
-                if awaited.exists() {
+                let dir = Path::new(invitation["awaited"].as_str().ok_or("no directory")?);
+                let start = usize::try_from(invitation["start"].as_u64().ok_or("no start")?)?;
+                if std::fs::read(dir.join("starts"))?[start] == b'1' {
                     return Err(Failure::msg("other programs would be taken for workers"));
                 }
             }

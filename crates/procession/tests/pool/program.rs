@@ -285,7 +285,7 @@ fn gives_up_without_descriptors() {
 
 /// Has enough descriptors to start a worker, and never as many as it takes to greet it as well.
 fn never_has_enough_for_a_handshake() {
-    let _files = leave_descriptors(17);
+    let _files = leave_descriptors(18);
     // One that waits for ever would never say so.
     thread::spawn(|| {
         thread::sleep(std::time::Duration::from_secs(70));
