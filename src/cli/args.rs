@@ -116,6 +116,9 @@ mod tests {
         assert!(refused(&["--workers", "0"]).contains("--workers N must be >= 1"));
         assert!(refused(&["-w", "-3"]).contains("--workers N must be a whole number >= 1"));
         assert!(refused(&["--retries", "-1"]).contains("--retries N must be a whole number >= 0"));
+        let most = "--retries N must be <= 4294967295";
+        assert!(refused(&["--retries", "99999999999"]).contains(most));
+        assert!(refused(&["--limit", "99999999999999999999"]).contains("--limit N must be <= "));
         assert!(refused(&["--seed", "x"]).contains("--seed N must be a whole number >= 0"));
         assert!(refused(&["--timeout", "nan"]).contains("--timeout SECS must be"));
         assert!(refused(&["-s", "nowhere"]).contains("--server LABEL must be one of"));

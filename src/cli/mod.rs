@@ -204,8 +204,33 @@ fn refuse(error: clap::Error) -> anyhow::Result<ProgramExit> {
     {
         return Err(UsageError::new(&[], command_comes_first(&command)).into());
     }
+    if let Some(message) = blames_the_environment(&error) {
+        return Err(UsageError::new(&[], message).into());
+    }
     stderr::print_usage_error(&error);
     Ok(ProgramExit::Usage)
+}
+
+/// The message for a value that is refused, if it is that of an environment variable: the parser names the option.
+fn blames_the_environment(error: &clap::Error) -> Option<String> {
+    use clap::error::{ContextKind, ContextValue};
+    let Some(ContextValue::String(refused)) = error.get(ContextKind::InvalidArg) else {
+        return None;
+    };
+    let mut command = CoordinatorArgs::command();
+    command.build();
+    let option = command.get_arguments().find(|option| option.to_string() == *refused)?;
+    let (variable, long) = (option.get_env()?.to_str()?, format!("--{}", option.get_long()?));
+    let value = std::env::var_os(variable)?;
+    let is_typed =
+        std::env::args_os().any(|word| word.to_string_lossy().split('=').next() == Some(&long));
+    let why = std::error::Error::source(error).map(|why| format!(": {why}")).unwrap_or_default();
+    (!is_typed).then(|| {
+        format!(
+            "invalid value {:?} of the environment variable {variable}{why}",
+            value.to_string_lossy()
+        )
+    })
 }
 
 /// Handles SIGXFSZ, so that a write beyond the limit of file sizes is an error and does not end the

@@ -27,7 +27,7 @@ pub(super) enum ValueError {
     #[error("{option} must be >= {least}")]
     TooSmall { option: &'static str, least: usize },
     #[error("{option} must be <= {most}")]
-    TooLarge { option: &'static str, most: usize },
+    TooLarge { option: &'static str, most: u64 },
     #[error("{option} must be {least} to {most}")]
     OutOfRange { option: &'static str, least: usize, most: usize },
     #[error("{option} must be a number of seconds > 0")]
@@ -93,8 +93,9 @@ pub(super) fn whole(
     let (least, most) = range.into_inner();
     move |typed| match typed.parse() {
         Ok(number) if number < least => Err(ValueError::TooSmall { option, least }),
-        Ok(number) if number > most => Err(ValueError::TooLarge { option, most }),
+        Ok(number) if number > most => Err(ValueError::TooLarge { option, most: most as u64 }),
         Ok(number) => Ok(number),
+        Err(_) if is_number(typed) => Err(ValueError::TooLarge { option, most: most as u64 }),
         Err(_) => Err(ValueError::NotWhole { option, least }),
     }
 }
@@ -107,10 +108,21 @@ pub(super) fn positive(
 }
 
 /// A whole number of any type that is at least 0.
-pub(super) fn unsigned<N: FromStr>(
+pub(super) fn unsigned<N: FromStr + TryFrom<u64>>(
     option: &'static str,
 ) -> impl Fn(&str) -> Result<N, ValueError> + Clone + Send + Sync + 'static {
-    move |typed| typed.parse().map_err(|_| ValueError::NotWhole { option, least: 0 })
+    let most = if N::try_from(u64::MAX).is_ok() { u64::MAX } else { u32::MAX.into() };
+    move |typed| {
+        typed.parse().map_err(|_| match is_number(typed) {
+            true => ValueError::TooLarge { option, most },
+            false => ValueError::NotWhole { option, least: 0 },
+        })
+    }
+}
+
+/// Whether it is a whole number, however large.
+fn is_number(typed: &str) -> bool {
+    !typed.is_empty() && typed.bytes().all(|byte| byte.is_ascii_digit())
 }
 
 /// A whole number in this range; the error names the range, whatever is wrong.

@@ -44,6 +44,12 @@ pub enum SaveError {
         /// The destination.
         path: PathBuf,
     },
+    /// The destination is a link to something that does not exist, or to itself.
+    #[error("{} is a link that leads to no directory: remove it, or name another destination", path.display())]
+    BrokenLink {
+        /// The destination.
+        path: PathBuf,
+    },
     /// No file can be made in the destination.
     #[error("cannot write in the directory {}", path.display())]
     NotWritable {
@@ -82,7 +88,11 @@ pub fn prepare(dest: &Path) -> Result<(), SaveError> {
     if dest.exists() && !dest.is_dir() {
         return Err(SaveError::NotADirectory { path: path() });
     }
-    fs::create_dir_all(dest).map_err(|source| SaveError::CannotMake { path: path(), source })?;
+    let make = fs::create_dir_all(dest);
+    make.map_err(|source| match dest.is_symlink() {
+        true => SaveError::BrokenLink { path: path() },
+        false => SaveError::CannotMake { path: path(), source },
+    })?;
     // Permissions, read-only mounts and quotas can each prevent it, so a file is made. It has no
     // name where the system allows that, so that nothing is left if this process is killed here.
     tempfile::tempfile_in(dest)
@@ -247,6 +257,10 @@ mod tests {
         assert!(matches!(error, SaveError::NotADirectory { .. }), "{error}");
         let below = prepare(&file.join("b")).unwrap_err();
         assert!(matches!(below, SaveError::CannotMake { .. }), "{below}");
+        let link = dir.path().join("link");
+        std::os::unix::fs::symlink(&link, &link).unwrap();
+        let around = prepare(&link).unwrap_err();
+        assert!(matches!(around, SaveError::BrokenLink { .. }), "{around}");
         assert!(below.to_string().contains(file.to_str().unwrap()), "{below}");
         assert!(std::error::Error::source(&below).is_some());
     }

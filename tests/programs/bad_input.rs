@@ -20,6 +20,20 @@ fn refused(place: &Sandbox, args: &[&str], complaint: &str) {
 }
 
 #[test]
+fn a_value_of_the_environment_is_blamed_on_its_variable() {
+    let place = Sandbox::new();
+    let run = |args: &[&str]| {
+        let mut command =
+            place.coordinator(&[&["br", "-s", "DELAY", "--mode", "threads"], args].concat());
+        RunningProgram::start(command.env("COORDINATOR_PROGRESS", "bla")).wait()
+    };
+    let ran = run(&[]).expect(2);
+    let complaint = "invalid value \"bla\" of the environment variable COORDINATOR_PROGRESS: --progress HOW must be";
+    assert!(ran.stderr.contains(complaint), "{ran:#?}");
+    run(&["--progress=none"]).expect(0);
+}
+
+#[test]
 fn usage_errors_name_the_option_and_what_it_takes() {
     let place = Sandbox::new();
     let long = "b".repeat(300);
@@ -35,7 +49,7 @@ fn usage_errors_name_the_option_and_what_it_takes() {
         (&["-m", "-1"], "'-1'"),
         (&["-l", "0"], "--limit N must be >= 1"),
         (&["-w", "0"], "--workers N must be >= 1"),
-        (&["--workers", "99999999999999999999"], "--workers N must be a whole number >= 1"),
+        (&["--workers", "99999999999999999999"], "--workers N must be <= "),
         (&["--timeout", "0"], "--timeout SECS must be a number of seconds > 0"),
         (&["--timeout", "inf"], "--timeout SECS must be a number of seconds > 0"),
         (&["--retries", "-1"], "'-1'"),

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::process::Command;
 use std::time::Duration;
 
 use crate::programs::{MODES, Sandbox, how};
@@ -352,6 +353,13 @@ fn a_job_log_has_a_line_for_each_file() {
     assert_eq!(told, expected.into());
     let ran = place.run(&["--joblog", "nowhere/jobs.tsv", "br"]).expect(3);
     assert!(ran.stderr.contains("cannot write the job log nowhere/jobs.tsv"), "{ran:?}");
+    let pipe = place.path("pipe");
+    assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    let unread = place.run(&["--joblog", "pipe", "br"]).expect(3);
+    assert!(unread.stderr.contains("no program reads from this pipe"), "{unread:?}");
+    let reader = std::thread::spawn(move || std::fs::read_to_string(pipe).unwrap());
+    place.run(&["fetch", "--joblog", "pipe", &urls[0]]).expect(0);
+    assert_eq!(reader.join().unwrap().lines().count(), 2);
 }
 
 #[test]

@@ -25,7 +25,7 @@ fn range(Interval { low, high }: Interval) -> String {
         (true, true) => format!("95 %: {} to {}", number(low), number(high)),
         (true, false) => format!("95 %: {} or more", number(low)),
         (false, true) => format!("95 %: up to {}", number(high)),
-        (false, false) => "95 %: any number of".to_owned(),
+        (false, false) => "95 %: less than 0.01 to more than 10,000".to_owned(),
     }
 }
 
@@ -284,7 +284,7 @@ mod tests {
         let range = |low, high| range(Interval { low, high });
         assert_eq!(range(0.001, 2.0), "95 %: up to 2.00");
         // "… times as fast" follows.
-        assert_eq!(range(0.001, 1e9), "95 %: any number of");
+        assert_eq!(range(0.001, 1e9), "95 %: less than 0.01 to more than 10,000");
     }
 
     #[test]

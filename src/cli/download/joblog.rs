@@ -3,10 +3,15 @@
 
 use std::fs::File;
 use std::io::{self, Read};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Component, Path, PathBuf};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use csv::{Writer, WriterBuilder};
+use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
+use rustix::io::Errno;
 use serde::Serialize;
 
 use super::source::ItemSource;
@@ -97,6 +102,32 @@ fn real_path(path: &Path) -> PathBuf {
     absolute
 }
 
+/// Makes the file, or empties it. The open of a pipe waits until a program reads from it, so there is a bound.
+fn open(path: &Path) -> io::Result<File> {
+    const LONGEST_WAIT: Duration = Duration::from_secs(2);
+    const PAUSE: Duration = Duration::from_millis(20);
+    let since = Instant::now();
+    let no_wait = OFlags::NONBLOCK.bits().cast_signed();
+    let mut options = File::options();
+    options.write(true).create(true).truncate(true).custom_flags(no_wait);
+    let file = loop {
+        match options.open(path) {
+            Err(error) if Errno::from_io_error(&error) == Some(Errno::NXIO) => {
+                if since.elapsed() >= LONGEST_WAIT {
+                    return Err(io::Error::other(
+                        "no program reads from this pipe: start one first",
+                    ));
+                }
+                thread::sleep(PAUSE);
+            }
+            opened => break opened?,
+        }
+    };
+    // A full pipe is to be waited for.
+    fcntl_setfl(&file, fcntl_getfl(&file)? - OFlags::NONBLOCK)?;
+    Ok(file)
+}
+
 /// The file, while it is written.
 pub(super) struct JobLog {
     path: PathBuf,
@@ -109,8 +140,8 @@ pub(super) struct JobLog {
 impl JobLog {
     /// Makes the file, or empties it.
     pub(super) fn create(path: &Path) -> anyhow::Result<Self> {
-        let file = File::create(path)
-            .with_context(|| format!("cannot write the job log {}", path.display()))?;
+        let file =
+            open(path).with_context(|| format!("cannot write the job log {}", path.display()))?;
         let writer = WriterBuilder::new().delimiter(b'\t').from_writer(file);
         Ok(Self { path: path.to_owned(), writer, lines: 0, error: None })
     }
