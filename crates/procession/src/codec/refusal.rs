@@ -49,9 +49,17 @@ impl Refusal {
         self
     }
 
-    /// The path of the refused part, such as `.items[3].ratio`. Empty for the whole value.
+    /// The path of the refused part, such as `.items[3].ratio`. Empty for the whole value. Of a path with many steps, the
+    /// first and the last ones.
     pub(crate) fn field(&self) -> String {
-        self.0.path.iter().rev().map(String::as_str).collect()
+        const MOST: usize = 24;
+        let steps: Vec<_> = self.0.path.iter().rev().map(String::as_str).collect();
+        if steps.len() <= MOST {
+            return steps.concat();
+        }
+        let (first, rest) = steps.split_at(MOST / 2);
+        let (left_out, last) = rest.split_at(rest.len() - MOST / 2);
+        format!("{} …({} steps)… {}", first.concat(), left_out.len(), last.concat())
     }
 
     /// With another reason, made of this one.
@@ -87,5 +95,20 @@ impl fmt::Display for Refusal {
 impl fmt::Debug for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Refusal({self})")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_long_path_shows_its_ends() {
+        let path = |steps| (0..steps).fold(Refusal::new("it is NaN"), Refusal::in_element).field();
+        assert_eq!(path(2), "[1][0]");
+        assert_eq!(path(24).matches('[').count(), 24);
+        let long = path(10_000);
+        assert!(long.starts_with("[9999][9998]") && long.ends_with("[1][0]"), "{long}");
+        assert!(long.contains(" …(9976 steps)… ") && long.len() < 200, "{long}");
     }
 }
