@@ -4,7 +4,8 @@
 //! |---|---|
 //! | `lease.rs` | renews the lease; when that fails for its length, all tasks are ended |
 //! | `pull.rs`, `lanes.rs` | asks the queue for as many messages as there are free slots, urgent ones first |
-//! | `hold.rs` | claims one task, runs it, and writes its result |
+//! | `hold.rs` | claims one task, or a bundle of them, and writes the results |
+//! | `run.rs` | runs one task |
 //! | `telling.rs` | what a task tells before its result |
 //! | `logs.rs` | sends the log files of the host on request |
 
@@ -14,6 +15,7 @@ mod lanes;
 mod lease;
 mod logs;
 mod pull;
+mod run;
 mod telling;
 
 use std::fmt;
@@ -35,6 +37,7 @@ use crate::apart::apart;
 use crate::host_lease::HostLease;
 use crate::host_logs::LogsRequest;
 use crate::link::Link;
+use crate::members::Members;
 use crate::settings::ConnectSettings;
 
 /// Runs the tasks of [`Cluster`](crate::Cluster)s on this host, in a local [`ProcessPool`].
@@ -72,11 +75,12 @@ enum AgentRequest {
     Logs(LogsRequest),
 }
 
-/// Asks an agent to end a task.
+/// Asks an agent to end a task, or some of a bundle.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct KillRequest {
     pub(crate) job: String,
     pub(crate) id: u64,
+    pub(crate) members: Members,
 }
 
 /// What the agent is at the moment.
@@ -100,6 +104,8 @@ struct AgentShared {
     /// When the lease ends that was last renewed.
     lease_ends: Mutex<Option<Instant>>,
     free: Arc<Semaphore>,
+    /// The number of tasks in the last message.
+    in_message: AtomicUsize,
     held: AtomicUsize,
     kills: broadcast::Sender<KillRequest>,
     is_draining: watch::Sender<bool>,

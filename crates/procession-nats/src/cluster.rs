@@ -2,8 +2,10 @@
 //! driver, a task of an async runtime with threads of its own, does everything else.
 
 mod builder;
+mod bundles;
 mod chunk_sizes;
 mod complete;
+mod driven;
 mod driver;
 mod ending;
 mod named;

@@ -206,7 +206,7 @@ mod tests {
     fn answer(files: &[(&str, usize)], bytes: &[u8]) -> Result<HostLogs, NoLogs> {
         let files = files.iter().map(|(path, len)| ((*path).to_owned(), *len)).collect();
         let head = LogsHead { has_logs: true, files, ..LogsHead::default() };
-        HostLogs::read(&join(&head, bytes).into())
+        HostLogs::read(&join(&head, [bytes]).into())
     }
 
     #[test]

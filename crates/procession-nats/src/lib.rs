@@ -23,6 +23,7 @@
 //! |---|---|
 //! | `task_record.rs`, `cas_write.rs` | the records of a task, and how one is written |
 //! | `owner.rs`, `holder.rs` | the two sides of a task, as pure state machines; `simulation.rs` tries them out |
+//! | `members.rs` | some of the tasks of a bundle, which travel together |
 //! | `cluster.rs` | the executor; its driver and its upkeep |
 //! | `agent.rs` | lease, pull, hold |
 //! | `link.rs`, `names.rs`, `message.rs` | what is asked of the servers, and what travels |
@@ -40,6 +41,7 @@ mod host_lease;
 mod host_logs;
 mod job_lease;
 mod link;
+mod members;
 mod message;
 mod names;
 mod new_nkey;

@@ -1,5 +1,5 @@
-//! What travels: a task in the queue, and a result behind its record. Both are a head of one line of JSON,
-//! and a body, which is in the bucket instead if it is large.
+//! What travels: a task or a bundle in the queue, and results behind their record. Both are a head of one line of JSON,
+//! and bodies, each of which is in the bucket instead if it is large.
 
 use bytes::Bytes;
 use procession::{Blob, RemoteProgress, RemoteResult, RemoteTask, TaskError, TaskOptions};
@@ -7,11 +7,14 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::link::{Link, NoAnswer, PutError};
+use crate::members::Members;
 
 /// Larger bodies are put into the bucket. The server takes messages of up to 1 MiB by default.
 pub(crate) const LARGEST_INLINE: usize = 256 * 1024;
+/// The same of each member of a bundle, so that the results of all of them fit into a message.
+const LARGEST_IN_BUNDLE: usize = 16 * 1024;
 
-/// The head of a task in the queue.
+/// The head of a task, or of a bundle, in the queue.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct QueuedHead {
     /// The number of the attempt.
@@ -21,8 +24,47 @@ pub(crate) struct QueuedHead {
     /// In a job that has a name: the hash of the task, for the records that the agent writes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) input: Option<u64>,
+    /// One, or those of a bundle.
+    pub(crate) members: Vec<QueuedMember>,
+}
+
+/// A task in the head of its message.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct QueuedMember {
     pub(crate) options: TaskOptions,
     pub(crate) body: BodyHead,
+}
+
+impl QueuedHead {
+    /// The head of a message, and what follows it for each member. `None`: it is none of a task.
+    pub(crate) fn split(message: &Bytes) -> Option<(Self, Vec<Bytes>)> {
+        let (head, inline) = split::<Self>(message)?;
+        if !(1..=Members::MOST).contains(&head.members.len()) {
+            return None;
+        }
+        let bodies = cut(head.members.iter().map(|member| &member.body), &inline)?;
+        Some((head, bodies))
+    }
+}
+
+/// The heads of results, each with what follows it, in the order of the members. `None`: there are none.
+pub(crate) fn split_results(message: &Bytes) -> Option<Vec<(BodyHead, Bytes)>> {
+    let (heads, inline) = split::<Vec<BodyHead>>(message)?;
+    let bodies = cut(heads.iter(), &inline)?;
+    Some(heads.into_iter().zip(bodies).collect())
+}
+
+/// Cuts what follows the heads of several bodies. `None`: it has another length.
+fn cut<'h>(heads: impl Iterator<Item = &'h BodyHead>, inline: &Bytes) -> Option<Vec<Bytes>> {
+    let (mut bodies, mut rest) = (Vec::new(), inline.clone());
+    for head in heads {
+        let len = if head.object.is_some() { 0 } else { head.len()? };
+        if len > rest.len() {
+            return None;
+        }
+        bodies.push(rest.split_to(len));
+    }
+    rest.is_empty().then_some(bodies)
 }
 
 /// Where a body is, and its parts.
@@ -41,14 +83,28 @@ pub(crate) struct BodyHead {
     pub(crate) typical_ns: Option<u64>,
 }
 
+impl BodyHead {
+    /// The length of the body in bytes. `None`: it is larger than any.
+    pub(crate) fn len(&self) -> Option<usize> {
+        self.parts.iter().try_fold(0_usize, |sum, part| sum.checked_add(*part))
+    }
+}
+
 fn is_zero(number: &u64) -> bool {
     *number == 0
+}
+
+fn is_first(member: &usize) -> bool {
+    *member == 0
 }
 
 /// The head of a line or a value that a task told before its result.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct SaidHead {
     pub(crate) attempt: u32,
+    /// Its index in its bundle.
+    #[serde(default, skip_serializing_if = "is_first")]
+    pub(crate) member: usize,
     /// Counted from 0 in each attempt.
     pub(crate) number: u64,
     /// The name of the host.
@@ -64,38 +120,42 @@ pub(crate) struct Body {
 }
 
 impl Body {
-    fn new(first: Vec<u8>, blobs: &[Blob], object: impl FnOnce() -> String) -> Self {
+    fn new(first: Vec<u8>, blobs: &[Blob], most: usize, object: impl FnOnce() -> String) -> Self {
         let mut parts = vec![first.len()];
         parts.extend(blobs.iter().map(|blob| blob.len()));
         let mut bytes = first;
         blobs.iter().for_each(|blob| bytes.extend_from_slice(blob));
-        let object = (bytes.len() > LARGEST_INLINE).then(object);
+        let object = (bytes.len() > most).then(object);
         Self { head: BodyHead { object, parts, said: 0, typical_ns: None }, bytes: bytes.into() }
     }
 
     pub(crate) fn of_task(task: &RemoteTask, object: impl FnOnce() -> String) -> Self {
-        Self::new(task.to_bytes(), task.blobs(), object)
+        Self::new(task.to_bytes(), task.blobs(), LARGEST_INLINE, object)
     }
 
     /// It is never put into the bucket.
     pub(crate) fn of_progress(progress: &RemoteProgress) -> Self {
-        let body = Self::new(progress.to_bytes(), progress.blobs(), String::new);
+        let body = Self::new(progress.to_bytes(), progress.blobs(), usize::MAX, String::new);
         Self { head: BodyHead { object: None, ..body.head }, ..body }
     }
 
     /// `None`: it is none.
     pub(crate) fn to_progress(&self) -> Option<RemoteProgress> {
-        let mut parts = self.head.parts.iter();
-        let len = parts.try_fold(0_usize, |sum, part| sum.checked_add(*part))?;
-        if len != self.bytes.len() {
+        if self.head.len()? != self.bytes.len() {
             return None;
         }
         let (bytes, blobs) = self.split();
         RemoteProgress::from_bytes(bytes, blobs).ok()
     }
 
-    pub(crate) fn of_result(result: &RemoteResult, object: impl FnOnce() -> String) -> Self {
-        Self::new(result.to_bytes(), result.blobs(), object)
+    /// The result of a task that is alone, or one of this number of members of a bundle.
+    pub(crate) fn of_result(
+        result: &RemoteResult,
+        members: usize,
+        object: impl FnOnce() -> String,
+    ) -> Self {
+        let most = if members > 1 { LARGEST_IN_BUNDLE } else { LARGEST_INLINE };
+        Self::new(result.to_bytes(), result.blobs(), most, object)
     }
 
     /// A hash of what the body is: its kind, input and blobs.
@@ -128,8 +188,8 @@ impl Body {
         inline: Bytes,
         link: &Link,
     ) -> Result<Self, NoAnswer> {
-        let sum = head.parts.iter().try_fold(0_usize, |sum, part| sum.checked_add(*part));
-        let len = sum.ok_or_else(|| NoAnswer("the parts of a body are too long".to_owned()))?;
+        let len =
+            head.len().ok_or_else(|| NoAnswer("the parts of a body are too long".to_owned()))?;
         let bytes = match &head.object {
             Some(name) => link.get_body(name, len).await?.into(),
             None => inline,
@@ -172,10 +232,13 @@ pub(crate) fn undecodable(what: &str, reason: &dyn std::fmt::Display) -> TaskErr
 }
 
 /// A head with what follows it.
-pub(crate) fn join(head: &impl Serialize, inline: &[u8]) -> Vec<u8> {
+pub(crate) fn join<'b>(
+    head: &impl Serialize,
+    inline: impl IntoIterator<Item = &'b [u8]>,
+) -> Vec<u8> {
     let mut message = serde_json::to_vec(head).expect("text and numbers are always encodable");
     message.push(b'\n');
-    message.extend_from_slice(inline);
+    inline.into_iter().for_each(|bytes| message.extend_from_slice(bytes));
     message
 }
 

@@ -1,20 +1,32 @@
-//! [`TaskOwner`]: the coordinator's side of one task, a pure state machine. Events in, actions out; the
+//! [`TaskOwner`]: the coordinator's side of one task or of a bundle, a pure state machine. Events in, actions out; the
 //! simulation and the [`Cluster`](crate::Cluster) drive the same code.
+//!
+//! A bundle is queued once. When it is revoked, because a member is cancelled before a host has it, or because its host
+//! is lost, those of its members that may go on are tasks of their own from then on: its end says so.
+
+mod moves;
+
+pub(crate) use moves::{MemberFate, OwnedEnd, OwnerAction, OwnerEvent};
 
 use crate::cas_write::{CasWrite, WriteReply, WriteStep};
+use crate::members::Members;
 use crate::task_record::{HostClaim, RecordedState, Revocation, StoredRecord, TaskRecord};
 
-/// The coordinator's view of one task.
+/// The coordinator's view of one task, or of a bundle.
 #[derive(Debug)]
 pub(crate) struct TaskOwner {
     nonces: fastrand::Rng,
+    members: Members,
+    /// Those without a result.
+    open: Members,
+    /// Those that were asked to be cancelled.
+    cancelled: Members,
     /// The number of the attempt that is queued or runs.
     attempt: u32,
     /// The highest number of attempts.
     attempts: u32,
     /// The hash of the task, if its records may be those of an earlier coordinator.
     input: Option<u64>,
-    is_cancelled: bool,
     /// The latest record that is known. 0: none.
     seq: u64,
     state: OwnerState,
@@ -40,83 +52,33 @@ enum Intent {
     Revoke(Revocation),
 }
 
-/// What happens to a task at its coordinator.
-#[derive(Debug, Clone)]
-pub(crate) enum OwnerEvent {
-    /// It was submitted.
-    Submitted,
-    /// The answer to the write, or the read, with this nonce.
-    Replied { nonce: u64, reply: WriteReply },
-    /// The queue has the message, or nothing was heard of it.
-    Published { seq: u64, is_known: bool },
-    /// A record arrived.
-    Observed(StoredRecord),
-    /// The server, asked after an outage, has no record of the task.
-    RecordGone,
-    /// The queue, asked after an outage, does not have the message.
-    MessageGone,
-    /// This instance of an agent has not renewed its lease.
-    InstanceLost(String),
-    /// The future was cancelled.
-    Cancelled,
-}
-
-impl OwnerEvent {
-    /// Whether the server has taken what was written.
-    pub(crate) fn is_taken(&self) -> bool {
-        matches!(
-            self,
-            Self::Replied { reply: WriteReply::Taken(_), .. }
-                | Self::Published { is_known: true, .. }
-        )
-    }
-}
-
-/// What is to be done for a task.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum OwnerAction {
-    /// Write the record.
-    Write { record: TaskRecord, expect: u64 },
-    /// Read the latest record; the answer has this nonce.
-    Read { nonce: u64 },
-    /// Put the message into the queue, with the sequence number that its claim expects.
-    Publish { attempt: u32, seq: u64 },
-    /// The task has begun.
-    Began,
-    /// Ask this instance to end the task.
-    Kill { instance: String },
-    /// The task has ended. Nothing follows.
-    End(OwnedEnd),
-}
-
-/// How a task ended, for its future.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum OwnedEnd {
-    /// With the result that follows its record.
-    Done,
-    /// It was cancelled.
-    Cancelled,
-    /// Its host was lost, and it has no further attempt.
-    HostLost { host: String, attempts: u32 },
-    /// The server has lost the record, so it is not known whether the task has begun.
-    RecordLost,
-    /// An earlier coordinator of the job has submitted another task in its place.
-    OtherTask,
-}
-
 impl TaskOwner {
     /// A task that may be begun `attempts` times. The seed makes its nonces. With the hash of its input, it
     /// takes over the records that it finds, if they have the same.
     pub(crate) fn new(attempts: u32, input: Option<u64>, seed: u64) -> Self {
+        let (members, cancelled) = (Members::first(1), Members::default());
         Self {
             nonces: fastrand::Rng::with_seed(seed),
+            members,
+            open: members,
+            cancelled,
             attempt: 1,
             attempts: attempts.max(1),
             input,
-            is_cancelled: false,
             seq: 0,
             state: OwnerState::New,
         }
+    }
+
+    /// The same with its next attempt in place of the first one.
+    pub(crate) fn begins_with(self, attempt: u32) -> Self {
+        Self { attempt, ..self }
+    }
+
+    /// A bundle of this number of tasks, which begin for the first time.
+    pub(crate) fn of_bundle(members: usize, seed: u64) -> Self {
+        let members = Members::first(members);
+        Self { members, open: members, ..Self::new(1, None, seed) }
     }
 
     /// The number of the current attempt.
@@ -129,9 +91,23 @@ impl TaskOwner {
         self.seq
     }
 
-    /// Whether it was asked to be cancelled.
-    pub(crate) fn is_cancelled(&self) -> bool {
-        self.is_cancelled
+    /// Those without a result.
+    pub(crate) fn open(&self) -> Members {
+        self.open
+    }
+
+    /// Those without a result that were asked to be cancelled.
+    pub(crate) fn cancelled(&self) -> Members {
+        self.cancelled.and(self.open)
+    }
+
+    fn is_bundle(&self) -> bool {
+        self.members.len() > 1
+    }
+
+    /// Whether all that have no result were asked to be cancelled.
+    fn is_cancelled(&self) -> bool {
+        self.cancelled() == self.open
     }
 
     /// The claim that it runs under.
@@ -159,6 +135,22 @@ impl TaskOwner {
     #[cfg(any(test, feature = "simulation"))]
     pub(crate) fn publishes(&self) -> Option<u64> {
         matches!(self.state, OwnerState::Publishing).then_some(self.seq)
+    }
+
+    /// What becomes of a task that has no result, when all have ended so. `attempts`: how often it may be begun.
+    pub(crate) fn fate(&self, member: usize, end: &OwnedEnd, attempts: u32) -> MemberFate {
+        if !self.is_bundle() {
+            return MemberFate::Ended(end.clone());
+        }
+        match end {
+            OwnedEnd::Done | OwnedEnd::OtherTask => MemberFate::Ended(end.clone()),
+            _ if self.cancelled.has(member) => MemberFate::Ended(OwnedEnd::Cancelled),
+            OwnedEnd::Cancelled => MemberFate::Again { attempt: self.attempt },
+            OwnedEnd::HostLost { .. } | OwnedEnd::RecordLost if self.attempt < attempts => {
+                MemberFate::Again { attempt: self.attempt + 1 }
+            }
+            OwnedEnd::HostLost { .. } | OwnedEnd::RecordLost => MemberFate::Ended(end.clone()),
+        }
     }
 
     /// Whether it has ended.
@@ -195,7 +187,7 @@ impl TaskOwner {
                 }
             }
             OwnerEvent::InstanceLost(instance) => self.instance_lost(&instance, &mut actions),
-            OwnerEvent::Cancelled => self.cancelled(&mut actions),
+            OwnerEvent::Cancelled(members) => self.cancel(members, &mut actions),
         }
         actions
     }
@@ -206,7 +198,7 @@ impl TaskOwner {
             Intent::Revoke(why) => RecordedState::Revoked(why.clone()),
         };
         let (nonce, attempt, input) = (self.nonces.u64(..), self.attempt, self.input);
-        let record = TaskRecord { nonce, attempt, input, state };
+        let record = TaskRecord { nonce, attempt, input, reported: Members::default(), state };
         actions.push(OwnerAction::Write { record: record.clone(), expect });
         self.state = OwnerState::Writing { write: CasWrite { record, expect }, intent };
     }
@@ -267,7 +259,7 @@ impl TaskOwner {
         let intent = intent.clone();
         self.seq = seq;
         match intent {
-            Intent::Queue if self.is_cancelled => {
+            Intent::Queue if !self.cancelled().is_empty() => {
                 self.write(Intent::Revoke(Revocation::Cancelled), seq, actions);
             }
             Intent::Queue => self.publish(actions),
@@ -299,14 +291,17 @@ impl TaskOwner {
             RecordedState::Queued => self.was_queued(seq, record.attempt, actions),
             RecordedState::Claimed(claim) => {
                 self.seq = seq;
+                let has_begun = self.claim().is_some_and(|it| it.instance == claim.instance);
                 let instance = claim.instance.clone();
                 self.state = OwnerState::Running(claim);
-                actions.push(OwnerAction::Began);
-                if self.is_cancelled {
-                    actions.push(OwnerAction::Kill { instance });
-                }
+                actions.extend((!has_begun).then_some(OwnerAction::Began));
+                self.reported(record.reported, actions);
+                self.kill(instance, actions);
             }
-            RecordedState::Done => self.end(OwnedEnd::Done, actions),
+            RecordedState::Done => {
+                self.reported(record.reported, actions);
+                self.end(OwnedEnd::Done, actions);
+            }
             RecordedState::Revoked(why) => self.revoked(why, actions),
         }
     }
@@ -318,11 +313,25 @@ impl TaskOwner {
             return;
         }
         self.seq = seq;
-        if self.is_cancelled {
+        if self.is_cancelled() {
             self.write(Intent::Revoke(Revocation::Cancelled), seq, actions);
         } else {
             self.publish(actions);
         }
+    }
+
+    /// Results have come, some of them perhaps again.
+    fn reported(&mut self, members: Members, actions: &mut Vec<OwnerAction>) {
+        let new = members.and(self.open);
+        self.open = self.open.without(new);
+        let results = OwnerAction::Results { new, all: members };
+        actions.extend((!new.is_empty()).then_some(results));
+    }
+
+    fn kill(&self, instance: String, actions: &mut Vec<OwnerAction>) {
+        let members = self.cancelled();
+        let kill = OwnerAction::Kill { instance, members };
+        actions.extend((!members.is_empty()).then_some(kill));
     }
 
     fn record_gone(&mut self, actions: &mut Vec<OwnerAction>) {
@@ -337,7 +346,7 @@ impl TaskOwner {
     /// Nobody knows whether the attempt has begun, so it counts.
     fn lost(&mut self, actions: &mut Vec<OwnerAction>) {
         self.seq = 0;
-        if self.is_cancelled {
+        if self.is_cancelled() {
             self.end(OwnedEnd::Cancelled, actions);
         } else if self.attempt < self.attempts {
             self.attempt += 1;
@@ -353,7 +362,7 @@ impl TaskOwner {
             return;
         }
         let (claim, seq) = (claim.clone(), self.seq);
-        if self.is_cancelled {
+        if self.is_cancelled() && !self.is_bundle() {
             self.write(Intent::Revoke(Revocation::Cancelled), seq, actions);
         } else if self.attempt < self.attempts {
             self.attempt += 1;
@@ -363,17 +372,16 @@ impl TaskOwner {
         }
     }
 
-    fn cancelled(&mut self, actions: &mut Vec<OwnerAction>) {
-        let is_first = !std::mem::replace(&mut self.is_cancelled, true);
+    fn cancel(&mut self, members: Members, actions: &mut Vec<OwnerAction>) {
+        let new = members.and(self.open).without(self.cancelled);
+        self.cancelled = self.cancelled.or(new);
         match &self.state {
             OwnerState::New => self.end(OwnedEnd::Cancelled, actions),
-            OwnerState::Publishing | OwnerState::Waiting if is_first => {
+            OwnerState::Publishing | OwnerState::Waiting if !new.is_empty() => {
                 let seq = self.seq;
                 self.write(Intent::Revoke(Revocation::Cancelled), seq, actions);
             }
-            OwnerState::Running(claim) => {
-                actions.push(OwnerAction::Kill { instance: claim.instance.clone() });
-            }
+            OwnerState::Running(claim) => self.kill(claim.instance.clone(), actions),
             _ => {}
         }
     }

@@ -1,20 +1,23 @@
 //! Drives [`TaskOwner`] and [`TaskHolder`] through random schedules: messages that are lost, late and
 //! doubled, agents that crash, stop, are fenced and start again, servers that forget acknowledgements and
 //! messages, coordinators that are killed, or stopped, and followed by others; and checks after each step what
-//! must hold. The example `simulate_hosts` runs many of them.
+//! must hold. Tasks are alone, or in bundles. The example `simulate_hosts` runs many of them.
 
 mod laws;
 mod schedule;
+mod server;
 
 use std::collections::BTreeMap;
 
 use crate::cas_write::WriteReply;
 use crate::holder::{HolderAction, HolderEvent, TaskHolder};
-use crate::owner::{OwnedEnd, OwnerAction, OwnerEvent, TaskOwner};
-use crate::task_record::{HostClaim, StoredRecord, TaskRecord};
+use crate::members::Members;
+use crate::owner::{MemberFate, OwnedEnd, OwnerAction, OwnerEvent, TaskOwner};
+use crate::task_record::{HostClaim, TaskRecord};
 
 use laws::check_attempt;
 pub use schedule::run;
+use server::{QueuedCopy, SimServer};
 
 /// What a schedule has done, for those who run it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -33,6 +36,10 @@ pub struct ScheduleCounts {
     pub refused: u64,
     /// Coordinators that took over the tasks of an earlier one.
     pub attached: u64,
+    /// Results of a bundle that came before others of it.
+    pub early: u64,
+    /// Tasks of a bundle that were queued anew when it was revoked.
+    pub again: u64,
 }
 
 /// One coordinator, several agents and a server.
@@ -40,6 +47,8 @@ pub struct ScheduleCounts {
 struct HostsWorld {
     rng: fastrand::Rng,
     attempts: u32,
+    tasks: Vec<SimTask>,
+    /// Each of a task, or of a bundle.
     owners: Vec<OwnedTask>,
     agents: Vec<SimAgent>,
     server: SimServer,
@@ -57,6 +66,14 @@ struct OwnedTask {
     owner: TaskOwner,
     /// The owner in a coordinator that was stopped, has lost the job, and goes on.
     stale: Option<(u32, TaskOwner)>,
+    /// The tasks that it owns, by their numbers.
+    members: Vec<usize>,
+}
+
+#[derive(Debug)]
+struct SimTask {
+    /// Its owner, and its index there.
+    place: (usize, usize),
     end: Option<OwnedEnd>,
     wants_cancel: bool,
     /// Of one coordinator or another.
@@ -75,6 +92,7 @@ struct SimAgent {
 
 #[derive(Debug)]
 struct HeldDelivery {
+    /// The number of its owner.
     task: usize,
     attempt: u32,
     /// The number of this delivery.
@@ -82,31 +100,9 @@ struct HeldDelivery {
     /// The message that it delivered.
     acks: u64,
     holder: TaskHolder,
-    runs: bool,
-    /// The coordinator has asked to end it.
-    was_killed: bool,
-}
-
-#[derive(Debug, Default)]
-struct SimServer {
-    seq: u64,
-    /// All records of each task; the last one is the latest.
-    history: BTreeMap<usize, Vec<StoredRecord>>,
-    removed: Vec<usize>,
-    queue: Vec<QueuedCopy>,
-    copies: u64,
-    /// Messages that were acknowledged and may come back.
-    acked: Vec<QueuedCopy>,
-    /// Instances that do not renew their leases any more.
-    without_lease: Vec<String>,
-}
-
-#[derive(Debug, Clone)]
-struct QueuedCopy {
-    copy: u64,
-    task: usize,
-    attempt: u32,
-    seq: u64,
+    runs: Members,
+    /// The coordinator has asked to end these.
+    killed: Members,
 }
 
 /// A message on its way.
@@ -118,7 +114,7 @@ enum Packet {
     Ack { copy: u64 },
     ToOwner { coordinator: u32, task: usize, event: OwnerEvent },
     ToHolder { instance: String, copy: u64, event: HolderEvent },
-    Kill { instance: String, task: usize },
+    Kill { instance: String, task: usize, members: Members },
 }
 
 /// Who asked the server.
@@ -128,52 +124,63 @@ enum Peer {
     Holder { instance: String, copy: u64 },
 }
 
-impl SimServer {
-    fn latest(&self, task: usize) -> Option<&StoredRecord> {
-        let is_there = !self.removed.contains(&task);
-        self.history.get(&task).and_then(|records| records.last()).filter(|_| is_there)
-    }
-
-    fn write(&mut self, task: usize, record: TaskRecord, expect: u64) -> WriteReply {
-        if self.latest(task).map_or(0, |latest| latest.seq) != expect {
-            return WriteReply::Refused;
-        }
-        self.seq += 1;
-        let stored = StoredRecord { seq: self.seq, record };
-        self.history.entry(task).or_default().push(stored);
-        WriteReply::Taken(self.seq)
-    }
-
-    fn enqueue(&mut self, task: usize, attempt: u32, seq: u64) {
-        self.copies += 1;
-        self.queue.push(QueuedCopy { copy: self.copies, task, attempt, seq });
-    }
-
-    fn ack(&mut self, copy: u64) {
-        if let Some(at) = self.queue.iter().position(|queued| queued.copy == copy) {
-            self.acked.push(self.queue.swap_remove(at));
-        }
-    }
-}
-
 impl HostsWorld {
     fn new(seed: u64) -> Self {
         let mut rng = fastrand::Rng::with_seed(seed);
         let attempts = rng.u32(1..4);
         let has_name = rng.bool();
-        let owner = |rng: &mut fastrand::Rng, task: u64| OwnedTask {
-            owner: TaskOwner::new(attempts, has_name.then_some(task), rng.u64(..)),
-            stale: None,
+        let number = rng.usize(1..6);
+        let task = |rng: &mut fastrand::Rng| SimTask {
+            place: (0, 0),
             end: None,
             wants_cancel: rng.u8(..) < 40,
             was_cancelled: false,
             begun: BTreeMap::new(),
         };
-        let owners = (0..rng.u64(1..6)).map(|task| owner(&mut rng, task)).collect();
+        let tasks = (0..number).map(|_| task(&mut rng)).collect();
         let agents = (0..rng.usize(1..4)).map(|_| SimAgent::new(&mut rng)).collect();
-        let (server, packets) = (SimServer::default(), Vec::new());
+        let (server, packets, owners) = (SimServer::default(), Vec::new(), Vec::new());
         let (counts, coordinators) = (ScheduleCounts::default(), 0);
-        Self { rng, attempts, owners, agents, server, packets, counts, coordinators, has_name }
+        let mut world = Self {
+            rng,
+            attempts,
+            tasks,
+            owners,
+            agents,
+            server,
+            packets,
+            counts,
+            coordinators,
+            has_name,
+        };
+        while let first = world.owned_tasks()
+            && first < number
+        {
+            // The tasks of a job that has a name are alone.
+            let most = if has_name { 1 } else { number - first };
+            let members: Vec<_> = (first..first + world.rng.usize(1..=most)).collect();
+            let (input, seed) = (has_name.then_some(first as u64), world.rng.u64(..));
+            let owner = match members.len() {
+                1 => TaskOwner::new(attempts, input, seed),
+                len => TaskOwner::of_bundle(len, seed),
+            };
+            world.own(owner, members);
+        }
+        world
+    }
+
+    fn owned_tasks(&self) -> usize {
+        self.owners.iter().map(|owned| owned.members.len()).sum()
+    }
+
+    /// Returns the number of the owner.
+    fn own(&mut self, owner: TaskOwner, members: Vec<usize>) -> usize {
+        let number = self.owners.len();
+        for (index, task) in members.iter().enumerate() {
+            self.tasks[*task].place = (number, index);
+        }
+        self.owners.push(OwnedTask { owner, stale: None, members });
+        number
     }
 
     /// A message arrives where it was sent to.
@@ -203,13 +210,13 @@ impl HostsWorld {
                 self.tell_owner_of(coordinator, task, event);
             }
             Packet::ToHolder { instance, copy, event } => self.tell_holder(&instance, copy, event),
-            Packet::Kill { instance, task } => {
+            Packet::Kill { instance, task, members } => {
                 let agent = self.agents.iter().find(|agent| agent.instance == instance);
                 let held = agent.map(|agent| agent.held.iter()).into_iter().flatten();
                 let copies: Vec<_> =
                     held.filter(|held| held.task == task).map(|held| held.copy).collect();
                 for copy in copies {
-                    self.tell_holder(&instance, copy, HolderEvent::Kill);
+                    self.tell_holder(&instance, copy, HolderEvent::Kill(members));
                 }
             }
         }
@@ -252,8 +259,9 @@ impl HostsWorld {
             Some((stale, owner)) if *stale == coordinator => owner,
             _ => return,
         };
-        let (was_cancelled, attempt) = (owner.is_cancelled(), owner.attempt());
-        for action in owner.handle(event) {
+        let (was_cancelled, attempt) = (!owner.cancelled().is_empty(), owner.attempt());
+        let actions = owner.handle(event);
+        for action in actions {
             check_attempt(task, was_cancelled, attempt, &action);
             let from = Peer::Owner(coordinator);
             match action {
@@ -267,10 +275,43 @@ impl HostsWorld {
                     self.packets.push(Packet::Publish { coordinator, task, attempt, seq });
                 }
                 OwnerAction::Began => {}
-                OwnerAction::Kill { instance } => {
-                    self.packets.push(Packet::Kill { instance, task });
+                OwnerAction::Kill { instance, members } => {
+                    self.packets.push(Packet::Kill { instance, task, members });
                 }
-                OwnerAction::End(end) => self.ended(is_latest, task, end),
+                OwnerAction::Results { new, .. } => {
+                    for member in new.iter() {
+                        self.ended(is_latest, (task, member), OwnedEnd::Done);
+                    }
+                }
+                OwnerAction::End(end) => self.owner_ended(coordinator, task, &end),
+            }
+        }
+    }
+
+    /// Nothing follows from an owner. Tasks of a bundle may go on without it.
+    fn owner_ended(&mut self, coordinator: u32, task: usize, end: &OwnedEnd) {
+        let is_latest = coordinator == self.coordinators;
+        let owned = &self.owners[task];
+        let owner = match &owned.stale {
+            Some((_, owner)) if !is_latest => owner,
+            _ => &owned.owner,
+        };
+        let open = owner.open();
+        let fates: Vec<_> =
+            open.iter().map(|member| (member, owner.fate(member, end, self.attempts))).collect();
+        assert!(*end != OwnedEnd::Done || fates.is_empty(), "task {task} is done without a result");
+        for (member, fate) in fates {
+            match fate {
+                MemberFate::Ended(end) => self.ended(is_latest, (task, member), end),
+                MemberFate::Again { attempt } => {
+                    self.counts.again += 1;
+                    let owner = TaskOwner::new(self.attempts, None, self.rng.u64(..));
+                    let members = vec![self.owners[task].members[member]];
+                    let was_cancelled = self.tasks[members[0]].was_cancelled;
+                    assert!(!was_cancelled, "task {members:?} was cancelled, and is queued anew");
+                    let next = self.own(owner.begins_with(attempt), members);
+                    self.tell_owner(next, OwnerEvent::Submitted);
+                }
             }
         }
     }
@@ -285,7 +326,7 @@ impl HostsWorld {
             let owned = &mut self.owners[task];
             let owner = std::mem::replace(&mut owned.owner, owner);
             owned.stale = (!is_killed).then_some((before, owner));
-            owned.end = None;
+            self.tasks[task].end = None;
             self.tell_owner(task, OwnerEvent::Submitted);
         }
     }
@@ -304,7 +345,9 @@ impl HostsWorld {
             return;
         }
         let Some(held) = agent.held.iter_mut().find(|held| held.copy == copy) else { return };
-        held.was_killed |= matches!(event, HolderEvent::Kill);
+        if let HolderEvent::Kill(members) = event {
+            held.killed = held.killed.or(members);
+        }
         let actions = held.holder.handle(event);
         self.act_for_holder(at, copy, actions);
         self.check_kill(at, copy);
@@ -325,20 +368,23 @@ impl HostsWorld {
                     self.packets.push(Packet::Read { from, task, nonce });
                 }
                 HolderAction::Ack => self.packets.push(Packet::Ack { copy: held.acks }),
-                HolderAction::Run => {
-                    assert!(!held.was_killed, "task {task} begins after it was killed");
-                    held.runs = true;
-                    self.began(task, attempt);
+                HolderAction::Run(members) => {
+                    let killed = held.killed.and(members);
+                    assert!(killed.is_empty(), "task {task} begins after it was killed");
+                    held.runs = members;
+                    members.iter().for_each(|member| self.began((task, member), attempt));
                 }
-                HolderAction::Refuse => {
-                    self.packets.push(Packet::ToHolder { instance, copy, event: HolderEvent::Ran });
+                HolderAction::Refuse(members) => {
+                    let event = HolderEvent::Ran(members);
+                    self.packets.push(Packet::ToHolder { instance, copy, event });
                 }
-                HolderAction::End => {
-                    held.runs = false;
-                    self.packets.push(Packet::ToHolder { instance, copy, event: HolderEvent::Ran });
+                HolderAction::End(members) => {
+                    held.runs = held.runs.without(members);
+                    let event = HolderEvent::Ran(members);
+                    self.packets.push(Packet::ToHolder { instance, copy, event });
                 }
                 HolderAction::Forget => {
-                    assert!(!held.runs, "task {task} is forgotten and runs on");
+                    assert!(held.runs.is_empty(), "task {task} is forgotten and runs on");
                     agent.held.retain(|held| held.copy != copy);
                 }
             }
@@ -353,7 +399,9 @@ impl HostsWorld {
         if agent.is_stopped || agent.is_dead {
             return;
         }
-        let (holder, action) = TaskHolder::new(queued.attempt, queued.seq, input, claim, seed);
+        let members = Members::first(self.owners[queued.task].members.len());
+        let (holder, action) =
+            TaskHolder::new(queued.attempt, queued.seq, members, input, claim, seed);
         // The same message may be delivered several times.
         self.server.copies += 1;
         let (task, attempt, copy, acks) =
@@ -364,8 +412,8 @@ impl HostsWorld {
             copy,
             acks,
             holder,
-            runs: false,
-            was_killed: false,
+            runs: Members::default(),
+            killed: Members::default(),
         });
         self.act_for_holder(at, copy, vec![action]);
     }

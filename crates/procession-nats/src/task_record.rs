@@ -11,10 +11,15 @@
 //! Each arrow is one write that expects the sequence number of the record before it, and that the server
 //! refuses if another record has come in between. No arrow but the first starts from "no record": so a claim
 //! of a task whose records were removed is refused, whenever it comes.
+//!
+//! The tasks of a [bundle](crate::members) have one record. Each result, or several at a time, is one more `Claimed`
+//! record, followed by all results up to then; `Done` is followed by all of them.
 
 use serde::{Deserialize, Serialize};
 
-/// A record of one task.
+use crate::members::Members;
+
+/// A record of one task, or of a bundle of tasks.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct TaskRecord {
     /// A random number for each record. A record that is sent again has the same number: so a writer that
@@ -26,6 +31,9 @@ pub(crate) struct TaskRecord {
     /// own task.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) input: Option<u64>,
+    /// The tasks whose results follow the record: all that the attempt has up to now.
+    #[serde(default, skip_serializing_if = "Members::is_empty")]
+    pub(crate) reported: Members,
     /// The state of the task.
     pub(crate) state: RecordedState,
 }
@@ -38,7 +46,7 @@ pub(crate) enum RecordedState {
     Queued,
     /// A host has it. Written by its agent.
     Claimed(HostClaim),
-    /// It has a result, which follows the record. Written by the agent with the claim.
+    /// It has its results, which follow the record. Written by the agent with the claim.
     Done,
     /// It will not run, or its result does not count. Written by the coordinator.
     Revoked(Revocation),

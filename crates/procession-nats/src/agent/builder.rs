@@ -1,6 +1,7 @@
 //! [`AgentBuilder`]: the settings of an agent.
 
 use std::path::PathBuf;
+use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
@@ -144,6 +145,7 @@ impl AgentBuilder {
             instance: watch::channel(new_instance()).0,
             lease_ends: Mutex::new(None),
             free: Arc::new(Semaphore::new(slots)),
+            in_message: AtomicUsize::new(1),
             held: Default::default(),
             kills: broadcast::channel(1024).0,
             is_draining: watch::channel(false).0,

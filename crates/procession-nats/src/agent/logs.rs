@@ -31,7 +31,7 @@ pub(super) fn answer(shared: &Arc<AgentShared>, request: LogsRequest) {
         });
         let Ok((head, bytes)) = gathered.await else { return };
         // If this fails, the requester waits for some seconds, and reports that no answer came.
-        let _ = shared.link.put_body(&name, &join(&head, &bytes)).await;
+        let _ = shared.link.put_body(&name, &join(&head, [&bytes[..]])).await;
     });
 }
 

@@ -2,6 +2,7 @@
 //! another host could run.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use async_nats::{Message, Subscriber};
@@ -10,8 +11,9 @@ use serde_json::json;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::AgentShared;
-use super::hold::{self, HeldCount};
+use super::hold::{self, Delivered, HeldCount};
 use super::lanes::{EXPIRES, LaneRequest, LaneRequests};
+use crate::message::QueuedHead;
 use crate::names::QueueLane;
 
 /// Until the agent is drained.
@@ -48,7 +50,9 @@ async fn pull_with(shared: &Arc<AgentShared>, inbox: &str, mut messages: Subscri
     loop {
         let _ = instance.wait_for(|instance| instance.has_lease).await;
         let free = free_slots(shared).await;
-        while let Some(request) = lanes.next(free, Instant::now()) {
+        // A slot for each task, as far as is known how many are in a message.
+        let most = free.div_ceil(shared.in_message.load(Ordering::Relaxed).max(1));
+        while let Some(request) = lanes.next(most, Instant::now()) {
             if ask(shared, inbox, request).await.is_err() {
                 return;
             }
@@ -110,8 +114,19 @@ async fn take(
         if let Some(lane) = QueueLane::of_subject(&message.subject) {
             lanes.message(lane);
         }
-        match Arc::clone(&shared.free).try_acquire_owned() {
-            Ok(permit) => drop(tokio::spawn(hold::hold(message, HeldCount::new(shared, permit)))),
+        let delivered = QueuedHead::split(&message.payload);
+        let tasks = delivered.as_ref().map_or(1, |(head, _)| head.members.len());
+        shared.in_message.store(tasks, Ordering::Relaxed);
+        // No bundle waits for more slots than there are.
+        let slots = u32::try_from(tasks.min(shared.slots)).unwrap_or(u32::MAX);
+        match Arc::clone(&shared.free).try_acquire_many_owned(slots) {
+            Ok(permit) => {
+                let count = HeldCount::new(shared, permit);
+                drop(tokio::spawn(hold::hold(message, delivered, count)));
+            }
+            Err(_) if tasks > 1 => {
+                drop(tokio::spawn(hold_later(Arc::clone(shared), message, delivered, slots)));
+            }
             Err(_) => give_back(shared, message).await,
         }
         return true;
@@ -133,6 +148,23 @@ async fn take(
             sleep(Duration::from_millis(100)).await;
             false
         }
+    }
+}
+
+/// Waits until there is a slot for each task of a bundle. These are short tasks, and so are those before them.
+async fn hold_later(
+    shared: Arc<AgentShared>,
+    message: Message,
+    delivered: Option<Delivered>,
+    slots: u32,
+) {
+    const LONGEST: Duration = Duration::from_millis(100);
+    let permit = timeout(LONGEST, Arc::clone(&shared.free).acquire_many_owned(slots)).await;
+    // The end of a drained agent waits for all tasks that it counts.
+    let count = permit.into_iter().flatten().next().map(|it| HeldCount::new(&shared, it));
+    match count.filter(|_| !*shared.is_draining.borrow()) {
+        Some(count) => hold::hold(message, delivered, count).await,
+        None => give_back(&shared, message).await,
     }
 }
 

@@ -8,6 +8,7 @@ use procession::RemoteProgress;
 use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender};
 
 use super::AgentShared;
+use super::run::RunPlace;
 use crate::message::{Body, LARGEST_INLINE, SaidHead, join};
 
 /// The most bytes that wait to be sent, of one task.
@@ -86,16 +87,18 @@ impl Told {
 /// Sends it to the coordinator of the job, in a message that may be lost.
 pub(super) async fn send(
     shared: &AgentShared,
-    (job, id, attempt): (&str, u64, u32),
+    place: &RunPlace,
     (number, progress): (u64, RemoteProgress),
 ) {
     let body = Body::of_progress(&progress);
     if body.bytes.len() > LARGEST_INLINE {
         return;
     }
-    let head = SaidHead { attempt, number, host: shared.host.clone(), body: body.head };
-    let subject = shared.link.names.said(job, id);
-    let message = join(&head, &body.bytes);
+    let RunPlace { job, id, attempt, member, .. } = place;
+    let (attempt, member, host) = (*attempt, *member, shared.host.clone());
+    let head = SaidHead { attempt, member, number, host, body: body.head };
+    let subject = shared.link.names.said(job, *id);
+    let message = join(&head, [&body.bytes[..]]);
     let _ = shared.link.client.publish(subject, message.into()).await;
 }
 

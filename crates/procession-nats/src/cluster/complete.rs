@@ -7,12 +7,14 @@ use bytes::Bytes;
 use procession::{PoolError, RemotePromise, RemoteResult, TaskError, TaskId};
 use tokio::time::{sleep, timeout};
 
-use super::driver::{ClusterDriver, DrivenTask};
+use super::driven::{DrivenMember, DrivenTask};
+use super::driver::ClusterDriver;
 use super::said::LineQueue;
 use super::shared::ClusterShared;
 use crate::link::{Link, NoAnswer};
-use crate::message::{Body, BodyHead, split};
-use crate::owner::OwnedEnd;
+use crate::members::Members;
+use crate::message::{Body, BodyHead, split_results};
+use crate::owner::{MemberFate, OwnedEnd};
 
 /// How long a large result is asked for.
 const FETCHING: Duration = Duration::from_secs(120);
@@ -29,20 +31,46 @@ pub(super) struct EndedTask {
 }
 
 impl ClusterDriver {
-    pub(super) fn complete(
-        &mut self,
-        id: u64,
-        name: String,
-        task: DrivenTask,
-        end: OwnedEnd,
-        body: Option<Bytes>,
-    ) {
+    /// Results have come behind a record: those of `all`, of which some are `new`.
+    pub(super) fn results(&mut self, id: u64, new: Members, all: Members, body: Option<&Bytes>) {
+        let bodies = body.and_then(split_results).unwrap_or_default();
+        let attempt = self.tasks.get(&id).map_or(0, |task| task.owner.attempt());
+        for (member, body) in all.iter().zip(bodies) {
+            if new.has(member)
+                && let Some(task) = self.remove_member(id, member)
+            {
+                self.complete_with_result((id, member), attempt, task, body);
+            }
+        }
+        // Those that have none in the message.
+        for member in new.iter() {
+            if let Some(task) = self.remove_member(id, member) {
+                self.remove_body(&task.body.head);
+                let error = crate::message::undecodable("output", &"its record has no body");
+                self.complete_with_error(task.into(), error);
+            }
+        }
+    }
+
+    /// What has no result has ended, or is queued anew.
+    pub(super) fn ended(&mut self, id: u64, end: &OwnedEnd) {
+        let Some(DrivenTask { owner, members, .. }) = self.remove_task(id) else { return };
+        for (index, member) in members.into_iter().enumerate() {
+            let Some(member) = member else { continue };
+            match owner.fate(index, end, self.shared.attempts) {
+                MemberFate::Ended(end) => self.complete_without_result(id, member, end),
+                MemberFate::Again { attempt } => self.again(member, attempt, owner.attempt()),
+            }
+        }
+    }
+
+    fn complete_without_result(&mut self, id: u64, task: DrivenMember, end: OwnedEnd) {
         if end != OwnedEnd::OtherTask {
             self.remove_body(&task.body.head);
         }
-        let tasks = task.tasks;
+        let (tasks, name) = (task.tasks, task.name.clone());
         let error = match end {
-            OwnedEnd::Done => return self.complete_with_result(id, task, body),
+            OwnedEnd::Done => crate::message::undecodable("output", &"its record has no body"),
             OwnedEnd::Cancelled => TaskError::Cancelled,
             OwnedEnd::HostLost { host, attempts } => {
                 self.shared.count(|stats| stats.lost += tasks as u64);
@@ -64,28 +92,30 @@ impl ClusterDriver {
         ended.deliver(&self.shared, move |promise| promise.fail(error));
     }
 
-    fn complete_with_result(&mut self, id: u64, task: DrivenTask, message: Option<Bytes>) {
-        let head = message.as_ref().and_then(split::<BodyHead>);
-        let Some((head, inline)) = head else {
-            let error = crate::message::undecodable("output", &"its record has no body");
-            return self.complete_with_error(task.into(), error);
-        };
-        if let Some(time) = head.typical_ns {
-            self.shared.run_time.note(Duration::from_nanos(time));
+    fn complete_with_result(
+        &mut self,
+        place: (u64, usize),
+        attempt: u32,
+        task: DrivenMember,
+        (head, inline): (BodyHead, Bytes),
+    ) {
+        self.remove_body(&task.body.head);
+        if let Some(time) = head.typical_ns.map(Duration::from_nanos) {
+            self.shared.run_time.note(time);
+            self.costs.note(&task.name, time, head.len().unwrap_or(usize::MAX));
         }
-        if let Some((task, head, inline)) = self.waits_for_said(id, task, head, inline) {
+        if let Some((task, head, inline)) = self.waits_for_said(place, attempt, task, head, inline)
+        {
             self.complete_heard(task, head, inline);
         }
     }
 
     /// All that the task told was heard, or does not come.
-    pub(super) fn complete_heard(&mut self, task: DrivenTask, head: BodyHead, inline: Bytes) {
+    pub(super) fn complete_heard(&mut self, task: DrivenMember, head: BodyHead, inline: Bytes) {
         let ended = EndedTask::from(task);
         if head.object.is_none() {
             return ended.deliver(&self.shared, move |promise| {
-                let len: Option<usize> =
-                    head.parts.iter().try_fold(0_usize, |sum, part| sum.checked_add(*part));
-                promise.complete(match len == Some(inline.len()) {
+                promise.complete(match head.len() == Some(inline.len()) {
                     true => Body { head, bytes: inline }.to_result(),
                     false => RemoteResult::of_error(crate::message::undecodable(
                         "output",
@@ -115,19 +145,20 @@ impl ClusterDriver {
 
     /// Lets a future fail whose task is not known to have ended.
     pub(super) fn give_up(&mut self, id: u64, error: TaskError) {
-        if let Some(task) = self.remove_task(id) {
+        let task = self.remove_task(id);
+        for member in task.into_iter().flat_map(|task| task.members).flatten() {
             // Another coordinator may need the body.
             if self.named.is_none() {
-                self.remove_body(&task.body.head);
+                self.remove_body(&member.body.head);
             }
-            self.complete_with_error(task.into(), error);
+            self.complete_with_error(member.into(), error.clone());
         }
     }
 
     /// Removes the record and the message of a task, so that no agent begins it: a claim expects its record.
     /// Also a server whose storage is full removes.
     pub(super) fn forget_on_server(&mut self, id: u64) {
-        let Some(lane) = self.tasks.get(&id).map(DrivenTask::lane) else { return };
+        let Some(lane) = self.tasks.get(&id).map(|task| task.lane) else { return };
         let (link, shared) = (self.link.clone(), Arc::clone(&self.shared));
         self.errands.spawn(async move {
             let names = &link.names;
@@ -177,9 +208,9 @@ impl ClusterDriver {
     }
 }
 
-impl From<DrivenTask> for EndedTask {
-    fn from(task: DrivenTask) -> Self {
-        let DrivenTask { task_id, tasks, promise, heard, .. } = task;
+impl From<DrivenMember> for EndedTask {
+    fn from(task: DrivenMember) -> Self {
+        let DrivenMember { task_id, tasks, promise, heard, .. } = task;
         Self { id: task_id, tasks, lines: heard.into_lines(), promise }
     }
 }

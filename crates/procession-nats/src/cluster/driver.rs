@@ -1,6 +1,7 @@
 //! [`ClusterDriver`]: drives a [`TaskOwner`] for each task. It never waits for an answer: each request is a
 //! task of the runtime, which sends a note when it has one.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 use std::sync::mpsc as std_mpsc;
@@ -15,7 +16,9 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval, sleep};
 
+use super::bundles::TaskCosts;
 use super::complete::EndedTask;
+use super::driven::{DrivenMember, DrivenTask, Waiting};
 use super::ending::ClusterEnding;
 use super::named::{HeldJob, NamedJob};
 use super::said::{HeardTask, UnheardTask};
@@ -23,9 +26,10 @@ use super::shared::ClusterShared;
 use super::upkeep::Upkeep;
 use crate::host_lease::HostLease;
 use crate::link::{Link, NoAnswer, RecordMessage};
+use crate::members::Members;
 use crate::message::Body;
-use crate::names::{QueueLane, job_and_id};
-use crate::owner::{OwnedEnd, OwnerAction, OwnerEvent, TaskOwner};
+use crate::names::job_and_id;
+use crate::owner::{OwnerAction, OwnerEvent, TaskOwner};
 
 /// The most tasks that are on their way into the queue at the same time: more would starve the consumers.
 pub(crate) const WINDOW: usize = 1024;
@@ -71,33 +75,6 @@ pub(crate) enum ClusterNote {
     Upkeep(super::upkeep::UpkeepNote),
 }
 
-/// A task that has not ended.
-pub(super) struct DrivenTask {
-    pub(super) owner: TaskOwner,
-    pub(super) task_id: TaskId,
-    name: String,
-    pub(super) body: Arc<Body>,
-    pub(super) options: TaskOptions,
-    /// The hash of its body, if the job has a name.
-    pub(super) input: Option<u64>,
-    pub(super) promise: RemotePromise,
-    /// The number of tasks: more than one of a chunk.
-    pub(super) tasks: usize,
-    is_entering: bool,
-    /// The server has refused all that was written since then.
-    refused_since: Option<Instant>,
-    /// The lines and values that the task has sent up to now.
-    pub(super) heard: HeardTask,
-    /// How often the queue has lost its message.
-    pub(super) requeued: u32,
-}
-
-impl DrivenTask {
-    pub(super) fn lane(&self) -> QueueLane {
-        QueueLane::of_priority(self.options.priority_or_default())
-    }
-}
-
 pub(crate) struct ClusterDriver {
     pub(super) link: Link,
     pub(super) shared: Arc<ClusterShared>,
@@ -106,12 +83,19 @@ pub(crate) struct ClusterDriver {
     leases: Subscriber,
     said: Subscriber,
     gaps: watch::Receiver<u64>,
+    /// Tasks and bundles that have not ended, by their numbers in the subjects.
     pub(super) tasks: HashMap<u64, DrivenTask>,
+    next: u64,
+    /// Where each task is.
+    pub(super) places: HashMap<TaskId, u64>,
     /// Those that wait for room in the window.
     pub(super) entering: VecDeque<u64>,
-    in_window: usize,
-    /// Those whose messages are in the queue, and since when.
-    pub(super) waiting: BTreeMap<u64, Instant>,
+    pub(super) in_window: usize,
+    /// Those whose messages are in the queue.
+    pub(super) waiting: BTreeMap<u64, Waiting>,
+    /// The number of tasks in these messages.
+    pub(super) waiting_tasks: usize,
+    pub(super) costs: TaskCosts,
     /// Those that run, and where.
     pub(super) running: BTreeMap<u64, String>,
     /// The highest sequence number of a record that was seen.
@@ -120,8 +104,8 @@ pub(crate) struct ClusterDriver {
     /// Large results that are fetched, and bodies that are removed. The end of the driver waits for them.
     pub(super) errands: JoinSet<()>,
     pub(super) ending: Option<ClusterEnding>,
-    /// Those whose results wait for what they told before.
-    pub(super) unheard: BTreeMap<u64, UnheardTask>,
+    /// Those whose results wait for what they told before, by their bundle and their place in it.
+    pub(super) unheard: BTreeMap<(u64, usize), UnheardTask>,
     /// If the job has a name.
     pub(super) named: Option<NamedJob>,
 }
@@ -155,9 +139,13 @@ impl ClusterDriver {
             said,
             gaps,
             tasks: HashMap::new(),
+            next: 0,
+            places: HashMap::new(),
             entering: VecDeque::new(),
             in_window: 0,
             waiting: BTreeMap::new(),
+            waiting_tasks: 0,
+            costs: TaskCosts::default(),
             running: BTreeMap::new(),
             seen,
             upkeep,
@@ -197,15 +185,15 @@ impl ClusterDriver {
                 self.submit(id, &task, promise, options);
             }
             ClusterNote::Cancelled(id) => {
-                if let Some(id) = self.place(id) {
-                    self.apply(id, OwnerEvent::Cancelled, None);
+                if let Some((id, member)) = self.place(id) {
+                    self.apply(id, OwnerEvent::Cancelled(member), None);
                 }
             }
             ClusterNote::Abandoned(id) => {
-                let Some(id) = self.place(id) else { return };
+                let Some((id, member)) = self.place(id) else { return };
                 let task = self.tasks.get(&id);
                 if task.is_some_and(|task| task.owner.claim().is_none()) {
-                    self.apply(id, OwnerEvent::Cancelled, None);
+                    self.apply(id, OwnerEvent::Cancelled(member), None);
                 }
             }
             ClusterNote::Leave(done) => self.begin_to_leave(done),
@@ -223,12 +211,10 @@ impl ClusterDriver {
         }
     }
 
-    /// What the task with this id is called in the subjects: its id, or in a job with a name its place.
-    fn place(&self, id: TaskId) -> Option<u64> {
-        match &self.named {
-            Some(named) => named.place(id),
-            None => Some(id.number()),
-        }
+    /// Where a task is: the number of its bundle, and which member it is.
+    fn place(&self, id: TaskId) -> Option<(u64, Members)> {
+        let place = *self.places.get(&id)?;
+        Some((place, self.tasks.get(&place)?.member(id)?))
     }
 
     fn submit(
@@ -243,43 +229,27 @@ impl ClusterDriver {
             let ended = EndedTask { id: task_id, tasks: task.tasks(), lines: None, promise };
             return self.complete_with_error(ended, error);
         }
-        let id = self.named.as_mut().map_or(task_id.number(), |named| named.add(task_id));
-        let object = || format!("{}.{id}.task", self.shared.job);
+        let object = || format!("{}.{}.task", self.shared.job, self.next);
         let body = Arc::new(Body::of_task(task, object));
         let input = self.named.is_some().then(|| body.hash());
         let owner = TaskOwner::new(self.shared.attempts, input, fastrand::u64(..));
         let (name, tasks) = (task.name().to_owned(), task.tasks());
-        let (is_entering, refused_since, requeued) = (false, None, 0);
-        let driven = DrivenTask {
-            owner,
-            task_id,
-            name,
-            body,
-            options,
-            input,
-            promise,
-            tasks,
-            is_entering,
-            refused_since,
-            heard: HeardTask::default(),
-            requeued,
-        };
-        self.tasks.insert(id, driven);
+        let heard = HeardTask::default();
+        let member = DrivenMember { task_id, name, body, options, promise, tasks, heard };
+        let driven = DrivenTask { input, ..DrivenTask::new(owner, member) };
+        let id = self.add(driven);
         self.entering.push_back(id);
         self.fill_window();
     }
 
-    fn fill_window(&mut self) {
-        while self.in_window < WINDOW
-            && let Some(id) = self.entering.pop_front()
-        {
-            // It may have been cancelled.
-            if let Some(task) = self.tasks.get_mut(&id) {
-                task.is_entering = true;
-                self.in_window += 1;
-                self.apply(id, OwnerEvent::Submitted, None);
-            }
-        }
+    /// Gives a task a number.
+    pub(super) fn add(&mut self, task: DrivenTask) -> u64 {
+        let id = self.next;
+        self.next += 1;
+        let ids = task.members.iter().flatten().map(|member| (member.task_id, id));
+        self.places.extend(ids);
+        self.tasks.insert(id, task);
+        id
     }
 
     /// A record that was stored.
@@ -320,10 +290,7 @@ impl ClusterDriver {
         let (queued, claim) = (task.owner.queued(), task.owner.claim());
         let has_entered = queued.is_some() || claim.is_some() || task.owner.has_ended();
         let leaves = has_entered && std::mem::take(&mut task.is_entering);
-        match queued {
-            Some(_) => drop(self.waiting.entry(id).or_insert_with(Instant::now)),
-            None => drop(self.waiting.remove(&id)),
-        }
+        let tasks = task.members.len();
         match claim {
             Some(claim) => {
                 if self.running.insert(id, claim.instance.clone()).is_none() {
@@ -332,8 +299,9 @@ impl ClusterDriver {
             }
             None => drop(self.running.remove(&id)),
         }
+        self.set_waiting(id, queued.map(|_| tasks));
         for action in actions {
-            self.act(id, action, body.clone());
+            self.act(id, action, body.as_ref());
         }
         if leaves {
             self.in_window -= 1;
@@ -341,23 +309,40 @@ impl ClusterDriver {
         }
     }
 
-    fn act(&mut self, id: u64, action: OwnerAction, body: Option<Bytes>) {
+    /// With the number of tasks in its message, if that is in the queue.
+    fn set_waiting(&mut self, id: u64, tasks: Option<usize>) {
+        match tasks {
+            Some(tasks) => {
+                if let Entry::Vacant(entry) = self.waiting.entry(id) {
+                    entry.insert(Waiting { since: Instant::now(), tasks });
+                    self.waiting_tasks += tasks;
+                }
+            }
+            None => {
+                if let Some(waiting) = self.waiting.remove(&id) {
+                    self.waiting_tasks -= waiting.tasks;
+                }
+            }
+        }
+    }
+
+    fn act(&mut self, id: u64, action: OwnerAction, body: Option<&Bytes>) {
         match action {
             OwnerAction::Write { record, expect } => self.write(id, record, expect),
             OwnerAction::Read { nonce } => self.read(id, nonce),
             OwnerAction::Publish { attempt, seq } => {
-                if let Some(task) = self.tasks.get_mut(&id) {
-                    task.heard.is_whole = true;
-                }
+                let task = self.tasks.get_mut(&id);
+                let members = task.into_iter().flat_map(|task| task.members.iter_mut().flatten());
+                members.for_each(|member| member.heard.is_whole = true);
                 self.publish(id, attempt, seq);
             }
             OwnerAction::Began => {
-                if let Some(task) = self.tasks.get(&id) {
-                    task.promise.set_running(true);
-                }
+                let members = self.tasks.get(&id).into_iter().flat_map(|task| &task.members);
+                members.flatten().for_each(|member| member.promise.set_running(true));
             }
-            OwnerAction::Kill { instance } => self.kill(id, &instance),
-            OwnerAction::End(end) => self.ended(id, end, body),
+            OwnerAction::Results { new, all } => self.results(id, new, all, body),
+            OwnerAction::Kill { instance, members } => self.kill(id, &instance, members),
+            OwnerAction::End(end) => self.ended(id, &end),
         }
     }
 
@@ -385,9 +370,10 @@ impl ClusterDriver {
                 let task = self.tasks.get_mut(&id);
                 if let Some(task) = task.filter(|task| task.owner.queued() == Some(seq)) {
                     task.requeued += 1;
-                    let task_id = task.task_id;
+                    let ids = task.members.iter().flatten().map(|member| member.task_id);
+                    let events: Vec<_> = ids.map(super::ClusterEvent::Requeued).collect();
                     self.shared.count(|stats| stats.requeued += 1);
-                    self.shared.tell(super::ClusterEvent::Requeued(task_id));
+                    events.into_iter().for_each(|event| self.shared.tell(event));
                     self.apply(id, OwnerEvent::MessageGone, None);
                 }
             }
@@ -400,30 +386,25 @@ impl ClusterDriver {
         }
     }
 
-    /// The name of a task that has not ended.
-    pub(super) fn name(&self, id: u64) -> String {
-        self.tasks.get(&id).map_or_else(String::new, |task| task.name.clone())
-    }
-
-    pub(super) fn ended(&mut self, id: u64, end: OwnedEnd, body: Option<Bytes>) {
-        let name = self.name(id);
-        if let Some(task) = self.remove_task(id) {
-            self.complete(id, name, task, end, body);
-        }
-    }
-
-    /// Forgets a task that is to be completed. Another one may take its place in the window.
+    /// Forgets a task, or those of a bundle that are left. Another one may take its place in the window.
     pub(super) fn remove_task(&mut self, id: u64) -> Option<DrivenTask> {
-        self.waiting.remove(&id);
+        self.set_waiting(id, None);
         self.running.remove(&id);
         let task = self.tasks.remove(&id)?;
-        if let Some(named) = &mut self.named {
-            named.ended(task.task_id);
+        for member in task.members.iter().flatten() {
+            self.places.remove(&member.task_id);
         }
         if task.is_entering {
             self.in_window -= 1;
             self.fill_window();
         }
         Some(task)
+    }
+
+    /// Takes a task that is to be completed out of its bundle.
+    pub(super) fn remove_member(&mut self, id: u64, member: usize) -> Option<DrivenMember> {
+        let member = self.tasks.get_mut(&id)?.members.get_mut(member)?.take()?;
+        self.places.remove(&member.task_id);
+        Some(member)
     }
 }

@@ -7,6 +7,7 @@ use procession::{PoolError, Shutdown, TaskError};
 use tokio::time::timeout;
 
 use super::driver::{ClusterDriver, ClusterNote};
+use crate::members::Members;
 use crate::owner::OwnerEvent;
 
 /// A shutdown that was asked for.
@@ -36,7 +37,7 @@ impl ClusterDriver {
         for id in ids {
             let is_running = self.running.contains_key(&id);
             if how == Shutdown::Kill || !is_running {
-                self.apply(id, OwnerEvent::Cancelled, None);
+                self.apply(id, OwnerEvent::Cancelled(Members::first(Members::MOST)), None);
             }
         }
     }

@@ -1,10 +1,9 @@
 //! Jobs that have a name: how a coordinator gets one, keeps it, and leaves it.
 
-use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use procession::{PoolError, TaskId};
+use procession::PoolError;
 use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 
@@ -58,9 +57,6 @@ pub(super) struct NamedJob {
     keeper: JoinHandle<()>,
     lease: JobLease,
     ends: JobLeaseEnd,
-    /// The places of the tasks that have not ended.
-    places: HashMap<TaskId, u64>,
-    next: u64,
     /// The job is left to another coordinator, with its tasks.
     pub(super) is_left: bool,
 }
@@ -185,28 +181,12 @@ impl NamedJob {
     pub(super) fn new(link: &Link, shared: &Arc<ClusterShared>, held: HeldJob) -> Self {
         let (lease, ends) = (held.lease.clone(), JobLeaseEnd(Arc::new(Mutex::new(held.ends))));
         let keeper = tokio::spawn(keep(link.clone(), Arc::clone(shared), held, ends.clone()));
-        Self { keeper, lease, ends, places: HashMap::new(), next: 0, is_left: false }
-    }
-
-    /// The place of a task that is submitted.
-    pub(super) fn add(&mut self, id: TaskId) -> u64 {
-        let place = self.next;
-        self.next += 1;
-        self.places.insert(id, place);
-        place
+        Self { keeper, lease, ends, is_left: false }
     }
 
     /// When nothing may be written any more.
     pub(super) fn lease_end(&self) -> JobLeaseEnd {
         self.ends.clone()
-    }
-
-    pub(super) fn place(&self, id: TaskId) -> Option<u64> {
-        self.places.get(&id).copied()
-    }
-
-    pub(super) fn ended(&mut self, id: TaskId) {
-        self.places.remove(&id);
     }
 
     /// Removes the job, or leaves it to another coordinator.

@@ -9,8 +9,9 @@ use tokio::time::sleep;
 use super::driver::{ClusterDriver, ClusterNote};
 use super::named::JobLeaseEnd;
 use crate::cas_write::WriteReply;
-use crate::link::{Answer, NoAnswer, PutError, RecordMessage};
-use crate::message::{QueuedHead, join};
+use crate::link::{Answer, Link, NoAnswer, PutError, RecordMessage};
+use crate::members::Members;
+use crate::message::{Body, QueuedHead, QueuedMember, join};
 use crate::owner::OwnerEvent;
 use crate::task_record::TaskRecord;
 
@@ -20,6 +21,14 @@ async fn may_write(lease: Option<&JobLeaseEnd>) -> bool {
         Some(lease) => lease.has_lease().await,
         None => true,
     }
+}
+
+/// Puts large bodies where they can be got.
+async fn store(link: &Link, bodies: &[Arc<Body>]) -> Result<(), PutError> {
+    for body in bodies {
+        body.store(link).await?;
+    }
+    Ok(())
 }
 
 impl ClusterDriver {
@@ -66,22 +75,30 @@ impl ClusterDriver {
 
     pub(super) fn publish(&self, id: u64, attempt: u32, seq: u64) {
         let Some(task) = self.tasks.get(&id) else { return };
-        let (options, body) = (task.options, task.body.head.clone());
-        let head = QueuedHead { attempt, seq, input: task.input, options, body };
-        let (requeued, lane, lease) = (task.requeued, task.lane(), self.job_lease_end());
-        let (link, shared, body) =
-            (self.link.clone(), Arc::clone(&self.shared), Arc::clone(&task.body));
+        let members = task.members.iter().flatten().map(|member| {
+            let (options, body) = (member.options, member.body.head.clone());
+            QueuedMember { options, body }
+        });
+        let (input, members) = (task.input, members.collect());
+        let head = QueuedHead { attempt, seq, input, members };
+        let (requeued, lane, lease) = (task.requeued, task.lane, self.job_lease_end());
+        let bodies = task.members.iter().flatten().map(|member| Arc::clone(&member.body));
+        let (link, shared, bodies) =
+            (self.link.clone(), Arc::clone(&self.shared), bodies.collect::<Vec<_>>());
         tokio::spawn(async move {
             let subject = link.names.task(&shared.build, lane, &shared.job, id);
             // The server drops a message with the id of an earlier one, also if it has lost that.
             let copy = format!("{}.{id}.{seq}.{requeued}", shared.job);
             let event = |is_known| OwnerEvent::Published { seq, is_known };
             let stored = match may_write(lease.as_ref()).await {
-                true => body.store(&link).await,
+                true => store(&link, &bodies).await,
                 false => Err(PutError::NoAnswer(NoAnswer("the job is not ours".to_owned()))),
             };
             let answer = match stored {
-                Ok(()) => link.enqueue(subject, &copy, join(&head, body.inline()).into()).await,
+                Ok(()) => {
+                    let message = join(&head, bodies.iter().map(|body| body.inline()));
+                    link.enqueue(subject, &copy, message.into()).await
+                }
                 Err(PutError::Refused(NoAnswer(reason))) => Answer::Fault(reason),
                 Err(PutError::NoAnswer(_)) => {
                     sleep(Duration::from_millis(200)).await;
@@ -98,11 +115,11 @@ impl ClusterDriver {
         });
     }
 
-    pub(super) fn kill(&self, id: u64, instance: &str) {
+    pub(super) fn kill(&self, id: u64, instance: &str, members: Members) {
         let (link, shared) = (self.link.clone(), Arc::clone(&self.shared));
         let subject = link.names.control(instance);
         tokio::spawn(async move {
-            let request = crate::agent::KillRequest { job: shared.job.clone(), id };
+            let request = crate::agent::KillRequest { job: shared.job.clone(), id, members };
             let payload = serde_json::to_vec(&request).expect("text and numbers are encodable");
             // It may be lost: it is repeated until the task has ended.
             let _ = link.client.publish(subject, payload.into()).await;

@@ -10,7 +10,8 @@ use async_nats::Message;
 use bytes::Bytes;
 use procession::{RemoteProgress, TaskId};
 
-use super::driver::{ClusterDriver, DrivenTask};
+use super::driven::DrivenMember;
+use super::driver::ClusterDriver;
 use super::shared::{ClusterEvent, ClusterShared};
 use crate::delivery::Completion;
 use crate::message::{Body, BodyHead, SaidHead, split};
@@ -55,7 +56,8 @@ pub(super) struct HeardTask {
 
 /// A task whose result is there before all that it told.
 pub(super) struct UnheardTask {
-    task: DrivenTask,
+    task: DrivenMember,
+    attempt: u32,
     head: BodyHead,
     inline: Bytes,
     until: Instant,
@@ -139,56 +141,65 @@ impl ClusterDriver {
     pub(super) fn hear_said(&mut self, message: &Message) {
         let Some((_, id)) = job_and_id(&message.subject) else { return };
         let Some((head, inline)) = split::<SaidHead>(&message.payload) else { return };
-        let unheard = self.unheard.get_mut(&id).map(|unheard| &mut unheard.task);
-        let Some(task) = self.tasks.get_mut(&id).or(unheard) else { return };
+        let place = (id, head.member);
+        let unheard = self.unheard.get_mut(&place).map(|unheard| &mut unheard.task);
+        let driven = self.tasks.get_mut(&id).and_then(|task| task.members.get_mut(head.member));
+        let Some(task) = driven.and_then(Option::as_mut).or(unheard) else { return };
         let Some(missing) = task.heard.hear(head.attempt, head.number) else { return };
         miss(&self.shared, task, missing);
         match (Body { head: head.body, bytes: inline }).to_progress() {
             Some(progress) => pass(&self.shared, task, head.host, progress),
             None => miss(&self.shared, task, 1),
         }
-        let unheard = self.unheard.get(&id);
-        if unheard.is_some_and(|it| it.task.heard.heard(it.task.owner.attempt()) >= it.head.said) {
-            self.heard_out(id);
+        let unheard = self.unheard.get(&place);
+        if unheard.is_some_and(|it| it.task.heard.heard(it.attempt) >= it.head.said) {
+            self.heard_out(place);
         }
     }
 
     /// Whether a result has to wait for what its task told before it. If so, it is kept here.
     pub(super) fn waits_for_said(
         &mut self,
-        id: u64,
-        task: DrivenTask,
+        place: (u64, usize),
+        attempt: u32,
+        task: DrivenMember,
         head: BodyHead,
         inline: Bytes,
-    ) -> Option<(DrivenTask, BodyHead, Bytes)> {
-        let heard = task.heard.heard(task.owner.attempt());
+    ) -> Option<(DrivenMember, BodyHead, Bytes)> {
+        let heard = task.heard.heard(attempt);
         if heard >= head.said || (heard == 0 && !task.heard.is_whole) {
             return Some((task, head, inline));
         }
-        self.unheard.insert(id, UnheardTask { task, head, inline, until: Instant::now() + LATE });
+        let until = Instant::now() + LATE;
+        self.unheard.insert(place, UnheardTask { task, attempt, head, inline, until });
         None
     }
 
     /// Results that have waited for long enough.
     pub(super) fn give_up_unheard(&mut self, longest: Duration) {
         let now = Instant::now() + LATE.saturating_sub(longest);
-        let late: Vec<_> =
-            self.unheard.iter().filter(|(_, it)| it.until <= now).map(|(id, _)| *id).collect();
-        for id in late {
-            self.heard_out(id);
+        let late: Vec<_> = self
+            .unheard
+            .iter()
+            .filter(|(_, it)| it.until <= now)
+            .map(|(place, _)| *place)
+            .collect();
+        for place in late {
+            self.heard_out(place);
         }
     }
 
-    fn heard_out(&mut self, id: u64) {
-        let Some(UnheardTask { task, head, inline, .. }) = self.unheard.remove(&id) else { return };
-        let missing = head.said.saturating_sub(task.heard.heard(task.owner.attempt()));
+    fn heard_out(&mut self, place: (u64, usize)) {
+        let Some(unheard) = self.unheard.remove(&place) else { return };
+        let UnheardTask { task, attempt, head, inline, .. } = unheard;
+        let missing = head.said.saturating_sub(task.heard.heard(attempt));
         miss(&self.shared, &task, missing);
         self.complete_heard(task, head, inline);
     }
 }
 
 /// Tells the program that something of a task was lost.
-fn miss(shared: &Arc<ClusterShared>, task: &DrivenTask, number: u64) {
+fn miss(shared: &Arc<ClusterShared>, task: &DrivenMember, number: u64) {
     if number > 0 {
         (0..number.min(MOST_LOST)).for_each(|_| task.promise.progress(RemoteProgress::lost()));
         shared.tell(ClusterEvent::Missed { task: task.task_id, number });
@@ -197,7 +208,7 @@ fn miss(shared: &Arc<ClusterShared>, task: &DrivenTask, number: u64) {
 
 fn pass(
     shared: &Arc<ClusterShared>,
-    task: &mut DrivenTask,
+    task: &mut DrivenMember,
     host: String,
     progress: RemoteProgress,
 ) {

@@ -7,6 +7,8 @@ use std::time::{Duration, Instant};
 
 use procession::PoolError;
 
+use super::bundles::HostSlots;
+use super::driven::Waiting;
 use super::driver::{ClusterDriver, ClusterNote};
 use super::said::LATE;
 use super::shared::ClusterEvent;
@@ -55,6 +57,7 @@ pub(crate) struct Upkeep {
     without_host_since: Option<Instant>,
     has_told: bool,
     ended_since_purge: u64,
+    pub(super) slots: HostSlots,
 }
 
 impl Upkeep {
@@ -75,6 +78,7 @@ impl Upkeep {
             without_host_since: None,
             has_told: false,
             ended_since_purge: 0,
+            slots: HostSlots::default(),
         })
     }
 }
@@ -86,7 +90,8 @@ impl ClusterDriver {
         self.upkeep.ticks += 1;
         self.check_leases();
         self.give_up_unheard(LATE);
-        let running = self.running.len() as u64;
+        self.look_at_slots();
+        let running = self.open_tasks(self.running.keys()) as u64;
         self.shared.count(|stats| stats.running = running);
         if !self.upkeep.ticks.is_multiple_of(10) {
             return;
@@ -191,7 +196,7 @@ impl ClusterDriver {
             self.running.iter().filter(|(_, it)| *it == instance).map(|(id, _)| *id).collect();
         let claim = ids.first().and_then(|id| self.tasks.get(id)?.owner.claim());
         if let Some(claim) = claim {
-            let (host, tasks) = (claim.host.clone(), ids.len());
+            let (host, tasks) = (claim.host.clone(), self.open_tasks(ids.iter()));
             self.shared.tell(ClusterEvent::HostLost { host, tasks });
         }
         for id in ids {
@@ -201,12 +206,17 @@ impl ClusterDriver {
 
     /// A request to end a task may have been lost.
     fn kill_again(&mut self) {
-        let is_cancelled =
-            |id: &u64| self.tasks.get(id).is_some_and(|task| task.owner.is_cancelled());
-        let kills: Vec<_> = self.running.iter().filter(|(id, _)| is_cancelled(id)).collect();
-        for (id, instance) in kills {
-            self.kill(*id, instance);
+        for (id, instance) in &self.running {
+            let members = self.tasks.get(id).map(|task| task.owner.cancelled());
+            if let Some(members) = members.filter(|members| !members.is_empty()) {
+                self.kill(*id, instance, members);
+            }
         }
+    }
+
+    /// The number of tasks in these bundles that have no result.
+    fn open_tasks<'i>(&self, ids: impl Iterator<Item = &'i u64>) -> usize {
+        ids.filter_map(|id| Some(self.tasks.get(id)?.owner.open().len())).sum()
     }
 
     /// After a gap, all records since the last one that is known are read. Without a gap, one is asked for:
@@ -276,15 +286,15 @@ impl ClusterDriver {
             return;
         }
         let now = Instant::now();
-        let is_old = |since: &Instant| now.saturating_duration_since(*since) > LOOK_AFTER;
+        let is_old = |it: &Waiting| now.saturating_duration_since(it.since) > LOOK_AFTER;
         let from = self.upkeep.look_from;
         let later = self.waiting.range(from..).chain(self.waiting.range(..from));
         let old: Vec<_> =
-            later.filter(|(_, since)| is_old(since)).map(|(id, _)| *id).take(LOOKS).collect();
+            later.filter(|(_, it)| is_old(it)).map(|(id, _)| *id).take(LOOKS).collect();
         self.upkeep.look_from = old.last().map_or(0, |last| last + 1);
         for id in old {
             let Some(task) = self.tasks.get(&id) else { continue };
-            let (Some(seq), lane) = (task.owner.queued(), task.lane()) else { continue };
+            let (Some(seq), lane) = (task.owner.queued(), task.lane) else { continue };
             let (link, shared) = (self.link.clone(), Arc::clone(&self.shared));
             tokio::spawn(async move {
                 let subject = link.names.task(&shared.build, lane, &shared.job, id);

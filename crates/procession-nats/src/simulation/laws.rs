@@ -1,80 +1,111 @@
 //! What must hold after each step, whatever happens.
 
 use super::HostsWorld;
+use crate::members::Members;
 use crate::owner::{OwnedEnd, OwnerAction};
-use crate::task_record::{RecordedState, Revocation};
+use crate::task_record::{RecordedState, Revocation, TaskRecord};
 
 impl HostsWorld {
+    /// Whether the server has taken a result of this task.
+    fn has_result(&self, (owner, member): (usize, usize)) -> bool {
+        let task = self.owners[owner].members[member];
+        self.server.history.iter().any(|(owner, records)| {
+            let member = self.owners[*owner].members.iter().position(|it| *it == task);
+            member.is_some_and(|it| records.iter().any(|stored| stored.record.reported.has(it)))
+        })
+    }
+
     /// A run begins.
-    pub(super) fn began(&mut self, task: usize, attempt: u32) {
+    pub(super) fn began(&mut self, place: (usize, usize), attempt: u32) {
         self.counts.begun += 1;
-        let owned = &mut self.owners[task];
-        let records = self.server.history.get(&task).into_iter().flatten();
-        assert!(
-            records.into_iter().all(|stored| stored.record.state != RecordedState::Done),
-            "task {task} begins again after its result"
-        );
-        let begun = owned.begun.entry(attempt).or_default();
-        *begun += 1;
-        assert_eq!(*begun, 1, "attempt {attempt} of task {task} began twice");
-        let all: u32 = owned.begun.values().sum();
+        let task = self.owners[place.0].members[place.1];
+        assert!(!self.has_result(place), "task {task} begins again after its result");
+        let begun = &mut self.tasks[task].begun;
+        let of_attempt = begun.entry(attempt).or_default();
+        *of_attempt += 1;
+        assert_eq!(*of_attempt, 1, "attempt {attempt} of task {task} began twice");
+        let all: u32 = begun.values().sum();
         assert!(all <= self.attempts, "task {task} began {all} times of {}", self.attempts);
     }
 
     /// A future is completed, in the latest coordinator or in an earlier one.
-    pub(super) fn ended(&mut self, is_latest: bool, task: usize, end: OwnedEnd) {
-        let latest = self.server.history.get(&task).and_then(|records| records.last());
+    pub(super) fn ended(&mut self, is_latest: bool, place: (usize, usize), end: OwnedEnd) {
+        let (owner, task) = (place.0, self.owners[place.0].members[place.1]);
+        let latest = self.server.history.get(&owner).and_then(|records| records.last());
         let state = latest.map(|latest| latest.record.state.clone());
+        let is_bundle = self.owners[owner].members.len() > 1;
+        assert_eq!(self.has_result(place), end == OwnedEnd::Done, "task {task}: {end:?}");
         match &end {
             OwnedEnd::Done => {
                 self.counts.done += 1;
-                assert_eq!(state, Some(RecordedState::Done), "a result without its record");
+                if state == Some(RecordedState::Done) {
+                    return self.ended_once(is_latest, task, end);
+                }
+                assert!(is_bundle, "a result without its record");
+                self.counts.early += 1;
             }
             OwnedEnd::HostLost { attempts, .. } => {
                 self.counts.lost += 1;
                 let lost = |state| matches!(state, RecordedState::Revoked(Revocation::HostLost(_)));
                 assert!(state.is_some_and(lost));
                 assert_eq!(*attempts, self.attempts, "it had another attempt");
-                assert!(!self.owners[task].begun.is_empty() || self.has_claims(task));
+                assert!(!self.tasks[task].begun.is_empty() || self.has_claims(owner));
             }
             OwnedEnd::Cancelled => {
                 self.counts.cancelled += 1;
-                assert!(self.owners[task].was_cancelled, "nobody cancelled task {task}");
-                assert_eq!(state, Some(RecordedState::Revoked(Revocation::Cancelled)));
+                assert!(self.tasks[task].was_cancelled, "nobody cancelled task {task}");
+                match is_bundle {
+                    true => assert!(matches!(state, Some(RecordedState::Revoked(_)))),
+                    false => {
+                        assert_eq!(state, Some(RecordedState::Revoked(Revocation::Cancelled)));
+                    }
+                }
             }
             OwnedEnd::RecordLost => panic!("this server loses no records"),
             OwnedEnd::OtherTask => panic!("each task has its own hash"),
         }
-        if !is_latest {
-            return;
-        }
-        let before = self.owners[task].end.replace(end);
-        assert_eq!(before, None, "task {task} ended twice");
+        self.ended_once(is_latest, task, end);
     }
 
-    fn has_claims(&self, task: usize) -> bool {
-        let records = self.server.history.get(&task).into_iter().flatten();
+    fn ended_once(&mut self, is_latest: bool, task: usize, end: OwnedEnd) {
+        if is_latest {
+            let before = self.tasks[task].end.replace(end);
+            assert_eq!(before, None, "task {task} ended twice");
+        }
+    }
+
+    fn has_claims(&self, owner: usize) -> bool {
+        let records = self.server.history.get(&owner).into_iter().flatten();
         records.into_iter().any(|stored| matches!(stored.record.state, RecordedState::Claimed(_)))
     }
 
     /// The records of each task are a way through the picture in `task_record.rs`.
     pub(super) fn check_records(&self) {
         for (task, records) in &self.server.history {
-            let mut before: Option<&RecordedState> = None;
-            for stored in records {
-                use RecordedState::{Claimed, Done, Queued, Revoked};
-                let state = &stored.record.state;
-                let is_legal = matches!(
-                    (before, state),
-                    (None, Queued)
-                        | (Some(Queued), Claimed(_) | Revoked(_))
-                        | (Some(Claimed(_)), Done | Revoked(_) | Queued)
-                );
+            use RecordedState::{Claimed, Done, Queued, Revoked};
+            let all = Members::first(self.owners[*task].members.len());
+            let (mut before, mut reported) = (None::<&RecordedState>, Members::default());
+            for TaskRecord { state, reported: now, .. } in records.iter().map(|it| &it.record) {
+                let is_legal = match (before, state) {
+                    (None, Queued) | (Some(Queued), Claimed(_)) => now.is_empty(),
+                    (Some(Queued | Claimed(_)), Revoked(_)) => now.is_empty(),
+                    (Some(Claimed(_)), Queued) => now.is_empty() && all.len() == 1,
+                    // Each report has all results before it, and further ones.
+                    (Some(Claimed(one)), Claimed(same)) => {
+                        one.instance == same.instance
+                            && reported.without(*now).is_empty()
+                            && *now != reported
+                            && *now != all
+                    }
+                    (Some(Claimed(_)), Done) => *now == all,
+                    _ => false,
+                };
                 assert!(is_legal, "task {task}: {state:?} after {before:?}");
-                before = Some(state);
+                (before, reported) = (Some(state), *now);
             }
-            let claims = records.iter().filter(|it| matches!(it.record.state, Claimed(_))).count();
-            use RecordedState::Claimed;
+            let is_claim =
+                |it: &TaskRecord| matches!(it.state, Claimed(_)) && it.reported.is_empty();
+            let claims = records.iter().filter(|it| is_claim(&it.record)).count();
             assert!(claims <= self.attempts as usize, "task {task} has {claims} claims");
         }
     }
@@ -82,7 +113,7 @@ impl HostsWorld {
     /// A run ends when it is killed.
     pub(super) fn check_kill(&self, at: usize, copy: u64) {
         let held = self.agents[at].held.iter().find(|held| held.copy == copy);
-        let runs_on = held.is_some_and(|held| held.was_killed && held.runs);
+        let runs_on = held.is_some_and(|held| !held.killed.and(held.runs).is_empty());
         assert!(!runs_on, "a task was killed and runs on");
     }
 
@@ -91,11 +122,13 @@ impl HostsWorld {
     pub(super) fn check_claims(&self) {
         let agents = self.agents.iter().filter(|agent| !agent.is_dead && !agent.is_stopped);
         for agent in agents.filter(|it| !self.server.without_lease.contains(&it.instance)) {
-            for held in agent.held.iter().filter(|held| held.runs) {
+            for held in agent.held.iter().filter(|held| !held.runs.is_empty()) {
                 let latest = self.server.latest(held.task).map(|latest| &latest.record);
                 let has_claim = latest.is_some_and(|record| match &record.state {
                     RecordedState::Claimed(claim) => {
-                        claim.instance == agent.instance && record.attempt == held.attempt
+                        let is_own = claim.instance == agent.instance;
+                        let has_ended = !record.reported.and(held.runs).is_empty();
+                        is_own && record.attempt == held.attempt && !has_ended
                     }
                     _ => false,
                 });
@@ -106,20 +139,20 @@ impl HostsWorld {
 
     /// No two agents that keep their leases run the same task.
     pub(super) fn check_runs(&self) {
-        for task in 0..self.owners.len() {
-            let is_fine = |instance: &String| !self.server.without_lease.contains(instance);
-            let agents = self.agents.iter().filter(|agent| !agent.is_dead && !agent.is_stopped);
-            let runs = agents
-                .filter(|agent| is_fine(&agent.instance))
-                .flat_map(|agent| &agent.held)
-                .filter(|held| held.task == task && held.runs)
-                .count();
-            assert!(runs <= 1, "task {task} runs {runs} times at the same time");
+        let is_fine = |instance: &String| !self.server.without_lease.contains(instance);
+        let agents = self.agents.iter().filter(|agent| !agent.is_dead && !agent.is_stopped);
+        let held = agents.filter(|it| is_fine(&it.instance)).flat_map(|agent| &agent.held);
+        let mut runs = vec![0; self.tasks.len()];
+        for held in held {
+            for member in held.runs.iter() {
+                runs[self.owners[held.task].members[member]] += 1;
+            }
         }
+        assert!(runs.iter().all(|runs| *runs <= 1), "two hosts run the same task: {runs:?}");
     }
 }
 
-/// A task that was cancelled has no further attempt.
+/// A task that was cancelled has no further attempt, and is not sent.
 pub(super) fn check_attempt(task: usize, was_cancelled: bool, before: u32, action: &OwnerAction) {
     if let OwnerAction::Write { record, .. } = action
         && record.state == RecordedState::Queued
@@ -127,4 +160,6 @@ pub(super) fn check_attempt(task: usize, was_cancelled: bool, before: u32, actio
         let is_new = record.attempt > before;
         assert!(!(was_cancelled && is_new), "task {task} was cancelled, and is queued again");
     }
+    let is_sent = matches!(action, OwnerAction::Publish { .. });
+    assert!(!(was_cancelled && is_sent), "task {task} was cancelled, and is sent");
 }

@@ -3,6 +3,7 @@
 use super::{HostsWorld, Packet, ScheduleCounts, SimAgent};
 use crate::cas_write::WriteReply;
 use crate::holder::HolderEvent;
+use crate::members::Members;
 use crate::owner::OwnerEvent;
 
 /// Runs one schedule to its end.
@@ -22,7 +23,7 @@ pub fn run(seed: u64) -> ScheduleCounts {
     }
     world.calm_down();
     for _ in 0..20_000 {
-        if world.owners.iter().all(|owned| owned.end.is_some()) {
+        if world.tasks.iter().all(|task| task.end.is_some()) {
             world.holders_end();
             world.afterwards();
             return world.counts;
@@ -186,10 +187,13 @@ impl HostsWorld {
         }
         let held = self.rng.usize(0..agent.held.len());
         let held = &mut agent.held[held];
-        if std::mem::take(&mut held.runs) {
+        let runs: Vec<_> = held.runs.iter().collect();
+        if !runs.is_empty() {
             // The workers of an agent that is stopped run on.
             let (copy, instance) = (held.copy, agent.instance.clone());
-            self.packets.push(Packet::ToHolder { instance, copy, event: HolderEvent::Ran });
+            let ended = Members::one(runs[self.rng.usize(0..runs.len())]);
+            held.runs = held.runs.without(ended);
+            self.packets.push(Packet::ToHolder { instance, copy, event: HolderEvent::Ran(ended) });
         }
     }
 
@@ -253,10 +257,12 @@ impl HostsWorld {
     }
 
     fn cancel(&mut self) {
-        let task = self.rng.usize(0..self.owners.len());
-        if self.owners[task].wants_cancel {
-            self.owners[task].was_cancelled = true;
-            self.tell_owner(task, OwnerEvent::Cancelled);
+        let task = self.rng.usize(0..self.tasks.len());
+        let task = &mut self.tasks[task];
+        if task.wants_cancel {
+            task.was_cancelled = true;
+            let (owner, member) = task.place;
+            self.tell_owner(owner, OwnerEvent::Cancelled(Members::one(member)));
         }
     }
 
@@ -299,19 +305,16 @@ impl HostsWorld {
         if !is_there {
             self.tell_owner(task, OwnerEvent::MessageGone);
         }
-        if owner_is_to_be_killed(&self.owners[task].owner) {
-            self.tell_owner(task, OwnerEvent::Cancelled);
+        // A request to end a task may be lost, so it is repeated.
+        let owner = &self.owners[task].owner;
+        if owner.claim().is_some() {
+            self.tell_owner(task, OwnerEvent::Cancelled(owner.cancelled()));
         }
     }
 }
 
 fn is_within_an_agent(packet: &Packet) -> bool {
-    matches!(packet, Packet::ToHolder { event: HolderEvent::Ran, .. })
-}
-
-/// A request to end a task may be lost, so it is repeated.
-fn owner_is_to_be_killed(owner: &crate::owner::TaskOwner) -> bool {
-    owner.is_cancelled() && owner.claim().is_some()
+    matches!(packet, Packet::ToHolder { event: HolderEvent::Ran(_), .. })
 }
 
 #[cfg(test)]
@@ -331,8 +334,11 @@ mod tests {
             all.cancelled += counts.cancelled;
             all.refused += counts.refused;
             all.attached += counts.attached;
+            all.early += counts.early;
+            all.again += counts.again;
         }
         let happened = [all.done, all.lost, all.cancelled, all.refused, all.attached];
+        let happened = [&happened[..], &[all.early, all.again]].concat();
         assert!(happened.iter().all(|number| *number > 50), "{all:?}");
     }
 }

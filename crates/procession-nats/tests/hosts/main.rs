@@ -14,6 +14,7 @@ mod harness;
 
 mod agents;
 mod attaching;
+mod bundles;
 mod cancelling;
 mod configured;
 mod coordinators;
@@ -51,6 +52,7 @@ fn main() {
         netcuts::trials(),
         attaching::trials(),
         telling::trials(),
+        bundles::trials(),
     ];
     let mut trials: Vec<_> = trials.into_iter().flatten().collect();
     let names: Vec<_> = trials.iter().map(|trial| trial.name().to_owned()).collect();

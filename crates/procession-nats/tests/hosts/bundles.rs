@@ -1,0 +1,157 @@
+//! Short tasks that travel together: each has its own result, is cancelled alone, and is lost or begun again for itself.
+
+use std::path::PathBuf;
+
+use libtest_mimic::Trial;
+use procession::{Executor, Future, TaskError};
+use procession_nats::Cluster;
+use rustix::process::Signal;
+
+use crate::harness::{self, Gate, eventually};
+use crate::place::{AgentKind, Place};
+use crate::tasks::{gated, note, noted, notes};
+
+pub(crate) fn trials() -> Vec<Trial> {
+    trials![
+        a_task_that_waits_holds_up_no_other_one_of_its_bundle_and_is_cancelled_alone,
+        a_task_of_a_bundle_that_no_host_has_is_cancelled_and_the_others_run_once,
+        without_retries_what_a_killed_host_had_of_a_bundle_is_lost_and_nothing_else,
+        with_retries_each_task_of_a_bundle_has_a_further_attempt,
+    ]
+}
+
+const MANY_SLOTS: AgentKind = AgentKind { workers: 4, slots: 64, lease_ms: 10_000, build: "-" };
+
+/// Writes a line, and waits at a gate if there is one.
+#[procession::task]
+fn sometimes_waits(file: PathBuf, gate: Option<PathBuf>, n: u64) -> u64 {
+    note(&file, n);
+    if let Some(gate) = gate {
+        harness::wait_at(&gate);
+    }
+    n
+}
+
+/// Runs short tasks until some travel together: the cluster has heard of their run times, and of the slots.
+fn warm_up(place: &Place, cluster: &Cluster) {
+    const TASKS: u64 = 200;
+    let file = place.path("warm");
+    eventually("tasks that travel together", || {
+        let before = place.taken("procession-tasks");
+        let one = |n| cluster.submit(sometimes_waits(file.clone(), None, n));
+        let other = |n| cluster.submit(noted(file.clone(), n, 0));
+        let futures: Vec<_> = (0..TASKS).map(one).chain((0..TASKS).map(other)).collect();
+        assert!(futures.into_iter().map(Future::result).eq((0..TASKS).chain(0..TASKS).map(Ok)));
+        place.taken("procession-tasks") - before < 2 * TASKS
+    });
+}
+
+fn a_task_that_waits_holds_up_no_other_one_of_its_bundle_and_is_cancelled_alone() {
+    const TASKS: u64 = 1000;
+    let place = Place::new();
+    let (gate, file, cluster) = (Gate::new(), place.path("notes"), place.cluster());
+    let _agent = place.agent("one", MANY_SLOTS);
+    place.await_hosts(&cluster, &["one"]);
+    warm_up(&place, &cluster);
+    let before = place.taken("procession-records");
+    let waits = |n: u64| [400, 600].contains(&n);
+    let submit = |n: u64| {
+        let gate = waits(n).then(|| gate.path());
+        cluster.submit(sometimes_waits(file.clone(), gate, n))
+    };
+    let mut futures: Vec<_> = (0..TASKS).map(submit).collect();
+    let cancelled = futures.remove(600);
+    let waiting = futures.remove(400);
+    for future in futures {
+        let n = future.result().expect("a result, although others of its bundle wait");
+        assert!(!waits(n));
+    }
+    gate.await_arrivals(2);
+    eventually("two tasks that run", || cluster.stats().running == 2);
+    assert!(cancelled.cancel());
+    assert_eq!(cancelled.result(), Err(TaskError::Cancelled));
+    assert!(!waiting.is_done());
+    gate.open();
+    assert_eq!(waiting.result(), Ok(400));
+    assert_eq!(notes(&file), (0..TASKS).collect::<Vec<_>>(), "each began once");
+    // A task that is alone has three.
+    let records = place.taken("procession-records") - before;
+    assert!(records < 3 * TASKS, "{records} records");
+}
+
+fn a_task_of_a_bundle_that_no_host_has_is_cancelled_and_the_others_run_once() {
+    const TASKS: u64 = 400;
+    let place = Place::new();
+    let (gate, file, cluster) = (Gate::new(), place.path("notes"), place.cluster());
+    let _agent = place.agent("one", MANY_SLOTS);
+    place.await_hosts(&cluster, &["one"]);
+    warm_up(&place, &cluster);
+    let slots = MANY_SLOTS.slots as u64;
+    let in_the_way = (0..slots).map(|n| cluster.submit(gated(place.path("way"), gate.path(), n)));
+    let in_the_way: Vec<_> = in_the_way.collect();
+    eventually("a host without free slots", || cluster.stats().running == slots);
+    let before = place.taken("procession-tasks");
+    let submit = |n: u64| cluster.submit(sometimes_waits(file.clone(), None, n));
+    let futures: Vec<_> = (0..TASKS).map(submit).collect();
+    let is_cancelled = |n: u64| n.is_multiple_of(20);
+    let (cancelled, others): (Vec<_>, Vec<_>) =
+        (0..).zip(futures).partition(|(n, _)| is_cancelled(*n));
+    assert!(cancelled.iter().all(|(_, future)| future.cancel()));
+    for (_, future) in cancelled {
+        assert_eq!(future.result(), Err(TaskError::Cancelled));
+    }
+    gate.open();
+    for (n, future) in others {
+        assert_eq!(future.result(), Ok(n));
+    }
+    let expected: Vec<_> = (0..TASKS).filter(|n| !is_cancelled(*n)).collect();
+    assert_eq!(notes(&file), expected, "each began once");
+    let messages = place.taken("procession-tasks") - before;
+    assert!(messages < TASKS, "{messages} messages");
+    assert!(in_the_way.into_iter().map(Future::result).eq((0..slots).map(Ok)));
+}
+
+/// The results of tasks on two hosts, one of which is killed in the middle of them.
+fn kill_in_mid_run(place: &Place, cluster: &Cluster, tasks: u64) -> Vec<Result<u64, TaskError>> {
+    const ONE_WORKER: AgentKind = AgentKind { workers: 1, ..MANY_SLOTS };
+    let doomed = place.agent("doomed", ONE_WORKER);
+    let _other = place.agent("other", ONE_WORKER);
+    place.await_hosts(cluster, &["doomed", "other"]);
+    warm_up(place, cluster);
+    let (file, before) = (place.path("notes"), place.taken("procession-tasks"));
+    let submit = |n| cluster.submit(noted(file.clone(), n, 0));
+    let futures: Vec<_> = (0..tasks).map(submit).collect();
+    eventually("some tasks", || notes(&file).len() > 500);
+    doomed.signal(Signal::KILL);
+    let results = futures.into_iter().map(Future::result).collect();
+    let messages = place.taken("procession-tasks") - before;
+    assert!(messages < tasks, "{messages} messages");
+    results
+}
+
+fn without_retries_what_a_killed_host_had_of_a_bundle_is_lost_and_nothing_else() {
+    const TASKS: u64 = 4000;
+    let place = Place::new();
+    let cluster = place.cluster();
+    let results = kill_in_mid_run(&place, &cluster, TASKS);
+    let lost: Vec<_> = results.into_iter().filter_map(Result::err).collect();
+    assert!(lost.len() <= MANY_SLOTS.slots, "{} of {} slots", lost.len(), MANY_SLOTS.slots);
+    for error in &lost {
+        assert!(matches!(error, TaskError::HostLost { host, .. } if host == "doomed"), "{error}");
+    }
+    assert_eq!(cluster.stats().lost, lost.len() as u64);
+    let (begun, mut once) = (notes(&place.path("notes")), notes(&place.path("notes")));
+    once.dedup();
+    assert_eq!(begun, once, "no task began twice");
+}
+
+fn with_retries_each_task_of_a_bundle_has_a_further_attempt() {
+    const TASKS: u64 = 4000;
+    let place = Place::new();
+    let cluster = place.builder().attempts(2).build().expect("a cluster");
+    let results = kill_in_mid_run(&place, &cluster, TASKS);
+    assert!(results.into_iter().eq((0..TASKS).map(Ok)));
+    let twice = notes(&place.path("notes")).len() as u64 - TASKS;
+    assert!(twice <= MANY_SLOTS.slots as u64, "{twice} tasks began twice");
+    assert_eq!(cluster.stats().lost, 0);
+}
