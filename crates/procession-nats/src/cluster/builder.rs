@@ -220,7 +220,7 @@ fn chunks(
     shared: &Weak<ClusterShared>,
 ) -> RemoteChunks {
     /// Chunks that are handed over ahead of the consumer.
-    const AHEAD: usize = 256;
+    const AHEAD: usize = 512;
     let (for_chunks, for_jobs) = (Weak::clone(shared), Weak::clone(shared));
     let enqueue = move |id, task, promise: RemotePromise, options| match for_chunks.upgrade() {
         Some(shared) => shared.enqueue(id, task, promise, options),

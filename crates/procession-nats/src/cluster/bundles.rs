@@ -13,8 +13,8 @@ use crate::owner::{OwnerEvent, TaskOwner};
 
 /// The run time of a bundle, at the most.
 const WORK: Duration = Duration::from_millis(5);
-/// Tasks with more bytes are alone, and so are those that had larger results.
-const MOST_BYTES: usize = 4096;
+/// Tasks and chunks with more bytes are alone, and so are those whose results have more.
+const MOST_BYTES: usize = 8192;
 /// As many messages as are on their way into the queue at the same time, before tasks wait to be gathered.
 const ON_THE_WAY: usize = 4;
 /// A bundle takes at most one of this number of slots of a host.
@@ -27,7 +27,7 @@ pub(super) struct TaskCosts(HashMap<String, TaskCost>);
 #[derive(Debug, Clone, Copy)]
 struct TaskCost {
     run_time: Duration,
-    /// Of a result.
+    /// Of the result.
     bytes: usize,
 }
 
@@ -40,6 +40,7 @@ pub(super) struct HostSlots {
 }
 
 impl TaskCosts {
+    /// Of each of the tasks in a chunk, or of a task that is alone.
     pub(super) fn note(&mut self, name: &str, run_time: Duration, bytes: usize) {
         match self.0.get_mut(name) {
             Some(cost) => {
@@ -56,10 +57,11 @@ impl TaskCosts {
     /// How long a task runs, if it may be in a bundle.
     fn short(&self, member: &DrivenMember) -> Option<Duration> {
         let cost = self.0.get(&member.name)?;
-        let is_small = |bytes: usize| bytes <= MOST_BYTES;
-        let has_one_part = member.tasks == 1 && member.body.head.parts.len() == 1;
-        (has_one_part && is_small(cost.bytes) && is_small(member.body.bytes.len()))
-            .then_some(cost.run_time)
+        let result = cost.bytes.saturating_mul(member.tasks);
+        let bytes = member.body.bytes.len().max(result);
+        let is_small = bytes <= MOST_BYTES && member.body.head.parts.len() == 1;
+        is_small
+            .then(|| cost.run_time.saturating_mul(u32::try_from(member.tasks).unwrap_or(u32::MAX)))
     }
 }
 

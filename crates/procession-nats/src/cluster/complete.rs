@@ -102,7 +102,8 @@ impl ClusterDriver {
         self.remove_body(&task.body.head);
         if let Some(time) = head.typical_ns.map(Duration::from_nanos) {
             self.shared.run_time.note(time);
-            self.costs.note(&task.name, time, head.len().unwrap_or(usize::MAX));
+            let bytes = head.len().unwrap_or(usize::MAX).div_ceil(task.tasks.max(1));
+            self.costs.note(&task.name, time, bytes);
         }
         if let Some((task, head, inline)) = self.waits_for_said(place, attempt, task, head, inline)
         {
