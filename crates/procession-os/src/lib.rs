@@ -12,6 +12,7 @@ pub mod descriptors;
 pub mod environment;
 pub mod file_lock;
 pub mod fork;
+pub mod held_dir;
 pub mod mark;
 pub mod memory;
 pub mod reap;

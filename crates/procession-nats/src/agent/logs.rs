@@ -1,13 +1,13 @@
 //! Answers a request for the logs of this host: puts the log files into the bucket of bodies, under the name that the
 //! request contains.
 
-use std::fs::{self, File};
+use std::fs;
 use std::io::{self, Read};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use procession_os::regular_file;
+use procession_os::held_dir::HeldDir;
 
 use super::AgentShared;
 use crate::host_logs::{LogsHead, LogsRequest, MOST_BYTES, MOST_FILES, is_log_path};
@@ -44,14 +44,14 @@ struct FoundFile {
 
 /// The files of a directory and of its subdirectories, the newest first, as many as there is room for.
 fn gather(dir: &Path) -> io::Result<(LogsHead, Vec<u8>)> {
-    let mut found = Vec::new();
-    find(dir, "", &mut found)?;
+    let dir = HeldDir::open(dir)?;
+    let mut found = find(&dir)?;
     found.sort_by(|a, b| (b.modified, &a.path).cmp(&(a.modified, &b.path)));
     let (mut head, mut bytes) = (LogsHead { has_logs: true, ..LogsHead::default() }, Vec::new());
     for file in found {
         let has_room = head.files.len() < MOST_FILES && file.len <= room(&bytes);
         // A file may be removed at any time: only the journals of the last runs are kept.
-        match has_room.then(|| append(&dir.join(&file.path), &mut bytes)) {
+        match has_room.then(|| append(&dir, &file.path, &mut bytes)) {
             Some(Ok(len)) => head.files.push((file.path, len)),
             Some(Err(error)) if error.kind() == io::ErrorKind::NotFound => {}
             Some(Err(_)) | None => head.left_out += 1,
@@ -64,30 +64,44 @@ fn room(bytes: &[u8]) -> u64 {
     (MOST_BYTES - bytes.len()) as u64
 }
 
-/// Finds the log files. Symbolic links, pipes and the like are ignored.
-fn find(dir: &Path, prefix: &str, found: &mut Vec<FoundFile>) -> io::Result<()> {
-    for entry in fs::read_dir(dir)? {
-        let entry = entry?;
-        let (Ok(name), Ok(metadata)) = (entry.file_name().into_string(), entry.metadata()) else {
-            continue;
-        };
-        let path = format!("{prefix}{name}");
-        if metadata.is_dir() && prefix.is_empty() {
-            // The directory may have been removed.
-            let _ = find(&entry.path(), &format!("{path}/"), found);
-        } else if metadata.is_file() && is_log_path(&path) {
-            let modified = metadata.modified().unwrap_or(SystemTime::UNIX_EPOCH);
-            found.push(FoundFile { path, modified, len: metadata.len() });
-        }
+/// Finds the log files, in the directory and in those in it. A worker writes into one of these, and may put something
+/// else in its place at any time: each is opened before it is read, and links, pipes and the like are ignored.
+fn find(dir: &HeldDir) -> io::Result<Vec<FoundFile>> {
+    let mut found = Vec::new();
+    let names = dir.names()?;
+    find_in(dir, "", names.files, &mut found);
+    for name in names.dirs {
+        // It may have been removed.
+        let Ok(run) = dir.dir(&name) else { continue };
+        let files = run.names().map(|names| names.files);
+        find_in(&run, &format!("{name}/"), files.unwrap_or_default(), &mut found);
     }
-    Ok(())
+    Ok(found)
+}
+
+fn find_in(dir: &HeldDir, prefix: &str, files: Vec<String>, found: &mut Vec<FoundFile>) {
+    for name in files {
+        let path = format!("{prefix}{name}");
+        if !is_log_path(&path) {
+            continue;
+        }
+        // It is counted as left out if it cannot be opened when it is to be sent, either.
+        let metadata = dir.file(&name).and_then(|file| file.metadata());
+        let len = metadata.as_ref().map_or(0, fs::Metadata::len);
+        let modified = metadata.and_then(|metadata| metadata.modified());
+        let modified = modified.unwrap_or(SystemTime::UNIX_EPOCH);
+        found.push(FoundFile { path, modified, len });
+    }
 }
 
 /// Appends a file, and returns its length. The file may grow while it is read. A worker that was taken over writes
-/// into the same directory, and may have replaced the file since it was found.
-fn append(path: &Path, bytes: &mut Vec<u8>) -> io::Result<usize> {
+/// into the same directory, and may have replaced the file, or the directory, since it was found.
+fn append(dir: &HeldDir, path: &str, bytes: &mut Vec<u8>) -> io::Result<usize> {
     let before = bytes.len();
-    let file = regular_file::without_link(File::options().read(true), path)?;
+    let file = match path.split_once('/') {
+        Some((run, name)) => dir.dir(run)?.file(name)?,
+        None => dir.file(path)?,
+    };
     let read = file.take(room(bytes)).read_to_end(bytes);
     read.inspect_err(|_| bytes.truncate(before))
 }
@@ -106,11 +120,8 @@ mod tests {
         for (path, seconds) in [("run-1/worker-0.jsonl", 10), ("run-1/old.jsonl", 5)] {
             fs::write(at(path), path).expect("a file");
             let time = SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(seconds);
-            File::options()
-                .write(true)
-                .open(at(path))
-                .and_then(|f| f.set_modified(time))
-                .expect("a time");
+            let file = fs::File::options().write(true).open(at(path));
+            file.and_then(|file| file.set_modified(time)).expect("a time");
         }
         fs::write(at("run-1/too/deep/file"), "x").expect("a file");
         symlink("/etc/passwd", at("run-1/link.jsonl")).expect("a link");
@@ -131,9 +142,29 @@ mod tests {
         let made = std::process::Command::new("mkfifo").arg(at("pipe")).status();
         assert!(made.expect("a program").success());
         let mut bytes = b"before".to_vec();
+        let logs = HeldDir::open(dir.path()).expect("a directory");
         for path in ["link", "pipe"] {
-            assert!(append(&at(path), &mut bytes).is_err(), "{path}");
+            assert!(append(&logs, path, &mut bytes).is_err(), "{path}");
         }
         assert_eq!(bytes, b"before");
+    }
+
+    /// A worker may replace the directory of a run as well, before or after its files were found.
+    #[test]
+    fn a_link_in_the_place_of_the_directory_of_a_run_is_not_followed() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let at = |path: &str| dir.path().join(path);
+        for path in ["secrets", "logs/run-1"] {
+            fs::create_dir_all(at(path)).expect("a directory");
+            fs::write(at(path).join("worker-0.jsonl"), path).expect("a file");
+        }
+        let logs = HeldDir::open(&at("logs")).expect("a directory");
+        let found = find(&logs).expect("files");
+        assert_eq!(found.len(), 1);
+        fs::rename(at("logs/run-1"), at("elsewhere")).expect("another name");
+        symlink(at("secrets"), at("logs/run-1")).expect("a link");
+        let mut bytes = Vec::new();
+        assert!(append(&logs, &found[0].path, &mut bytes).is_err());
+        assert!(bytes.is_empty() && find(&logs).expect("files").is_empty());
     }
 }
