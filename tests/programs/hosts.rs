@@ -204,6 +204,26 @@ mod with_a_server {
     }
 
     #[test]
+    fn after_the_error_that_ends_a_run_hosts_begin_no_more_than_they_have_workers_for() {
+        let place = Sandbox::new();
+        let Some(server) = server(&place) else { return };
+        let nats = ["--nats", &server.1];
+        let args = ["agent", "-w", "2", "--slots", "40"];
+        let agent = place.start(&[&args[..], &nats].concat());
+        wait_until("an agent", || agent.stderr().contains("takes tasks"));
+        let urls = (0..300).map(|n| format!("http://127.0.0.1:1/broken{n}\n"));
+        let list = place.file("urls.txt", urls.collect::<String>());
+        let args = ["fetch", "-i", &list, "--mode", "hosts", "--json"];
+        for (bound, errors) in [(&["--fail-fast"][..], 1), (&["--max-errors", "20"], 20)] {
+            let ran = place.run(&[&args[..], bound, &nats].concat()).expect(1);
+            let (failed, left) = (ran.summary().error, ran.summary().not_done);
+            assert!((errors..errors + 2).contains(&failed) && failed + left == 300, "{ran:?}");
+        }
+        agent.signal(Signal::TERM);
+        agent.wait().expect(0);
+    }
+
+    #[test]
     fn two_agents_download_all_flags_although_one_of_them_is_killed() {
         let place = Sandbox::new();
         let Some(server) = server(&place) else { return };

@@ -10,8 +10,9 @@ use super::parallelism::Parallelism;
 use super::resource_limits;
 use super::sandbox;
 use super::settings::WorkerSettings;
+use super::submitter::MostInFlight;
 use crate::cli::bar::RunProgressBar;
-use crate::cli::hosts;
+use crate::cli::hosts::{self, RunsNow};
 use crate::cli::run_log::{self, PoolLog, SubmittedCodes, WorkerOutput};
 use crate::cli::stderr;
 
@@ -24,6 +25,8 @@ pub(super) struct RunExecutor {
     parallelism: Parallelism,
     /// The same executor, if it is a pool of threads.
     threads: Option<Arc<ThreadPool>>,
+    /// How many tasks other hosts run at a time, if they run them.
+    runs_now: Option<RunsNow>,
 }
 
 impl RunExecutor {
@@ -37,7 +40,7 @@ impl RunExecutor {
         bar: &RunProgressBar,
     ) -> anyhow::Result<Self> {
         let stack = resource_limits::stack_under_a_limit();
-        let mut threads = None;
+        let (mut threads, mut runs_now) = (None, None);
         let engine: Arc<dyn Engine> = match parallelism {
             Parallelism::Sequential => Arc::new(Sequential::new()),
             Parallelism::Threads { connections } => {
@@ -66,9 +69,21 @@ impl RunExecutor {
                 };
                 Arc::new(sandbox::build(pool, workers.sandbox, written)?)
             }
-            Parallelism::Hosts { .. } => hosts::cluster(workers.nats.as_ref(), retries, bar)?,
+            Parallelism::Hosts { .. } => {
+                let (engine, runs) = hosts::cluster(workers.nats.as_ref(), retries, bar)?;
+                runs_now = Some(runs);
+                engine
+            }
         };
-        Ok(Self { engine, parallelism, threads })
+        Ok(Self { engine, parallelism, threads, runs_now })
+    }
+
+    /// The most tasks that run at a time.
+    pub(super) fn most_in_flight(&self) -> MostInFlight {
+        match &self.runs_now {
+            Some(runs) => MostInFlight::Now(Arc::clone(runs)),
+            None => MostInFlight::Fixed(self.parallelism.connections()),
+        }
     }
 
     /// Ends the executor: at once if tasks are to be abandoned.

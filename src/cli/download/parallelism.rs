@@ -85,14 +85,6 @@ impl Parallelism {
         }
     }
 
-    /// The most downloads that run at a time, where it is known.
-    pub(super) fn most_in_flight(self) -> Option<usize> {
-        match self {
-            Self::Hosts { .. } => None,
-            _ => Some(self.connections()),
-        }
-    }
-
     /// The most connections of one process.
     pub(super) fn connections_per_process(self) -> usize {
         self.connections().div_ceil(self.workers().max(1))

@@ -118,7 +118,7 @@ impl PreparedRun {
             let engine = Arc::clone(&executor.engine);
             let bound = settings
                 .max_errors
-                .map(|errors| ErrorBound { errors, in_flight: parallelism.most_in_flight() });
+                .map(|errors| ErrorBound { errors, in_flight: executor.most_in_flight() });
             let done = move |number, result| {
                 // An error means that the main thread does not receive any more.
                 let _ = sender.send(RunMessage::Done(number, result));

@@ -8,6 +8,7 @@ use std::time::Duration;
 use procession::{Engine, Executor, PoolError, Shutdown, TaskError};
 use procession_os::threads::ThreadSpec;
 
+use crate::cli::hosts::RunsNow;
 use crate::cli::run_log::SubmittedCodes;
 use crate::files::outcome::{DownloadOutcome, DownloadStatus};
 use crate::files::task::Download;
@@ -19,17 +20,31 @@ pub(super) struct Submitter {
 }
 
 /// How errors end a run.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct ErrorBound {
     /// After this number of errors no more downloads are begun.
     pub errors: usize,
-    /// The most downloads that are submitted and not complete: as many as the executor runs at a time. `None`: not
-    /// known.
-    pub in_flight: Option<usize>,
+    /// The most downloads that are submitted and not complete: as many as the executor runs at a time.
+    pub in_flight: MostInFlight,
+}
+
+/// The most downloads that run at a time.
+pub(super) enum MostInFlight {
+    Fixed(usize),
+    /// As many as other hosts run at present. Hosts come and go.
+    Now(RunsNow),
+}
+
+impl MostInFlight {
+    /// At least one.
+    fn get(&self) -> usize {
+        match self {
+            Self::Fixed(most) => *most,
+            Self::Now(most) => most().max(1),
+        }
+    }
 }
 
 /// Where the submitter waits until it may submit one more download.
-#[derive(Debug)]
 struct SubmissionGate {
     bound: Option<ErrorBound>,
     state: Mutex<GateState>,
@@ -56,14 +71,14 @@ impl SubmissionGate {
     fn enter(&self) -> bool {
         /// A bound for each wait, so that a missed wake-up delays a submission by no more.
         const LONGEST_WAIT: Duration = Duration::from_secs(1);
-        let most_errors = self.bound.map_or(usize::MAX, |bound| bound.errors);
-        let most = self.bound.and_then(|bound| bound.in_flight).unwrap_or(usize::MAX);
+        let most_errors = self.bound.as_ref().map_or(usize::MAX, |bound| bound.errors);
+        let most = || self.bound.as_ref().map_or(usize::MAX, |bound| bound.in_flight.get());
         let mut state = self.lock();
         loop {
             if state.is_stopped || state.errors >= most_errors {
                 return false;
             }
-            if state.in_flight < most {
+            if state.in_flight < most() {
                 state.in_flight += 1;
                 return true;
             }
@@ -150,11 +165,14 @@ fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
     use super::*;
 
     #[test]
     fn a_gate_lets_as_many_pass_as_may_be_in_flight_and_none_after_the_errors() {
-        let gate = SubmissionGate::new(Some(ErrorBound { errors: 2, in_flight: Some(2) }));
+        let in_flight = MostInFlight::Fixed(2);
+        let gate = SubmissionGate::new(Some(ErrorBound { errors: 2, in_flight }));
         assert!(gate.enter() && gate.enter());
         gate.leave(true);
         assert!(gate.enter());
@@ -165,6 +183,21 @@ mod tests {
         });
         gate.leave(false);
         assert!(!gate.enter());
+    }
+
+    #[test]
+    fn a_gate_lets_one_pass_when_no_host_is_known_and_more_when_hosts_come() {
+        let slots = Arc::new(AtomicUsize::new(0));
+        let now = Arc::clone(&slots);
+        let in_flight = MostInFlight::Now(Arc::new(move || now.load(Ordering::SeqCst)));
+        let gate = SubmissionGate::new(Some(ErrorBound { errors: 9, in_flight }));
+        assert!(gate.enter());
+        std::thread::scope(|scope| {
+            let second = scope.spawn(|| gate.enter());
+            slots.store(2, Ordering::SeqCst);
+            assert!(second.join().expect("no panic"));
+        });
+        assert_eq!(gate.lock().in_flight, 2);
     }
 
     #[test]

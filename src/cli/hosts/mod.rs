@@ -10,6 +10,7 @@ mod without;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use super::exit::ProgramExit;
 #[cfg(feature = "hosts")]
@@ -22,6 +23,9 @@ const HEADING: &str = match cfg!(feature = "hosts") {
     true => "Other hosts",
     false => "Other hosts (only in a build with the feature hosts)",
 };
+
+/// How many tasks of this build the known agents run at a time at present.
+pub(super) type RunsNow = Arc<dyn Fn() -> usize + Send + Sync>;
 
 /// Where the NATS servers are, and how to be let in.
 #[derive(Debug, Clone, PartialEq, Eq, clap::Args)]

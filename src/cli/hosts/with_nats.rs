@@ -12,7 +12,7 @@ use procession_nats::{
 };
 use serde_json::json;
 
-use super::NatsArgs;
+use super::{NatsArgs, RunsNow};
 use crate::cli::bar::RunProgressBar;
 use crate::cli::exit::ProgramExit;
 use crate::cli::usage_error::UsageError;
@@ -50,16 +50,24 @@ pub(in crate::cli) fn settings(nats: &NatsArgs) -> anyhow::Result<ConnectSetting
     Ok(settings)
 }
 
-/// The executor of a run on other hosts, whose events are printed beside its bar. `retries` counts the further
-/// attempts of a flag whose host was lost.
+/// The executor of a run on other hosts, whose events are printed beside its bar; and how many tasks these run at a
+/// time. `retries` counts the further attempts of a flag whose host was lost.
 pub(in crate::cli) fn cluster(
     nats: Option<&NatsArgs>,
     retries: u32,
     bar: &RunProgressBar,
-) -> anyhow::Result<Arc<dyn Engine>> {
+) -> anyhow::Result<(Arc<dyn Engine>, RunsNow)> {
     let nats = nats.context("--nats URL is needed")?;
     let bar = bar.clone();
-    Ok(Arc::new(connect(nats, retries, move |line| bar.print_line(line))?))
+    let cluster = Arc::new(connect(nats, retries, move |line| bar.print_line(line))?);
+    let known = Arc::clone(&cluster);
+    Ok((cluster, Arc::new(move || run_at_a_time(&known.hosts()))))
+}
+
+/// How many tasks of this build the hosts run at a time. Those that a host holds beyond its workers have to wait there.
+fn run_at_a_time(hosts: &[HostLease]) -> usize {
+    let ours = hosts.iter().filter(|host| host.build == BUILD && !host.is_draining);
+    ours.map(|host| host.slots.min(host.workers)).sum()
 }
 
 pub(in crate::cli) fn connect(

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use procession::Engine;
 
-use super::NatsArgs;
+use super::{NatsArgs, RunsNow};
 use crate::cli::bar::RunProgressBar;
 
 pub(in crate::cli) fn missing() -> anyhow::Error {
@@ -23,6 +23,6 @@ pub(in crate::cli) fn cluster(
     _: Option<&NatsArgs>,
     _: u32,
     _: &RunProgressBar,
-) -> anyhow::Result<Arc<dyn Engine>> {
+) -> anyhow::Result<(Arc<dyn Engine>, RunsNow)> {
     Err(missing())
 }
