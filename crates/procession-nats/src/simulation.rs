@@ -47,7 +47,7 @@ pub struct ScheduleCounts {
 struct HostsWorld {
     rng: fastrand::Rng,
     attempts: u32,
-    tasks: Vec<SimTask>,
+    tasks: Vec<WorldTask>,
     /// Each of a task, or of a bundle.
     owners: Vec<OwnedTask>,
     agents: Vec<SimAgent>,
@@ -71,7 +71,7 @@ struct OwnedTask {
 }
 
 #[derive(Debug)]
-struct SimTask {
+struct WorldTask {
     /// Its owner, and its index there.
     place: (usize, usize),
     end: Option<OwnedEnd>,
@@ -130,7 +130,7 @@ impl HostsWorld {
         let attempts = rng.u32(1..4);
         let has_name = rng.bool();
         let number = rng.usize(1..6);
-        let task = |rng: &mut fastrand::Rng| SimTask {
+        let task = |rng: &mut fastrand::Rng| WorldTask {
             place: (0, 0),
             end: None,
             wants_cancel: rng.u8(..) < 40,

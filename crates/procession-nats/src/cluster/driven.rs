@@ -43,7 +43,7 @@ pub(super) struct DrivenMember {
 
 /// A message that is in the queue.
 #[derive(Debug)]
-pub(super) struct Waiting {
+pub(super) struct WaitingMessage {
     pub(super) since: Instant,
     /// The number of tasks in it.
     pub(super) tasks: usize,

@@ -18,7 +18,7 @@ use tokio::time::{MissedTickBehavior, interval, sleep};
 
 use super::bundles::TaskCosts;
 use super::complete::EndedTask;
-use super::driven::{DrivenMember, DrivenTask, Waiting};
+use super::driven::{DrivenMember, DrivenTask, WaitingMessage};
 use super::ending::ClusterEnding;
 use super::named::{HeldJob, NamedJob};
 use super::said::{HeardTask, UnheardTask};
@@ -92,7 +92,7 @@ pub(crate) struct ClusterDriver {
     pub(super) entering: VecDeque<u64>,
     pub(super) in_window: usize,
     /// Those whose messages are in the queue.
-    pub(super) waiting: BTreeMap<u64, Waiting>,
+    pub(super) waiting: BTreeMap<u64, WaitingMessage>,
     /// The number of tasks in these messages.
     pub(super) waiting_tasks: usize,
     pub(super) costs: TaskCosts,
@@ -314,7 +314,7 @@ impl ClusterDriver {
         match tasks {
             Some(tasks) => {
                 if let Entry::Vacant(entry) = self.waiting.entry(id) {
-                    entry.insert(Waiting { since: Instant::now(), tasks });
+                    entry.insert(WaitingMessage { since: Instant::now(), tasks });
                     self.waiting_tasks += tasks;
                 }
             }

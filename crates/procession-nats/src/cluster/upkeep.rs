@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use procession::PoolError;
 
 use super::bundles::HostSlots;
-use super::driven::Waiting;
+use super::driven::WaitingMessage;
 use super::driver::{ClusterDriver, ClusterNote};
 use super::said::LATE;
 use super::shared::ClusterEvent;
@@ -286,7 +286,7 @@ impl ClusterDriver {
             return;
         }
         let now = Instant::now();
-        let is_old = |it: &Waiting| now.saturating_duration_since(it.since) > LOOK_AFTER;
+        let is_old = |it: &WaitingMessage| now.saturating_duration_since(it.since) > LOOK_AFTER;
         let from = self.upkeep.look_from;
         let later = self.waiting.range(from..).chain(self.waiting.range(..from));
         let old: Vec<_> =
