@@ -224,6 +224,39 @@ mod with_a_server {
     }
 
     #[test]
+    fn a_run_with_a_name_that_was_killed_is_gone_on_with_or_forgotten() {
+        let place = Sandbox::new();
+        let Some(server) = server(&place) else { return };
+        let nats = ["--nats", &server.1];
+        let urls = (0..5).map(|n| format!("http://127.0.0.1:1/broken{n}\n"));
+        let list = place.file("urls.txt", urls.collect::<String>());
+        let args = ["fetch", "-i", &list, "--mode", "hosts", "--retries", "0", "--job", "nightly"];
+        let hosts = |more: &[&str]| place.run(&[&["hosts"][..], &nats, more].concat());
+        let begin_and_kill = || {
+            let run = place.start(&[&args[..], &nats].concat());
+            wait_until("tasks", || hosts(&[]).expect(0).stdout.contains("5 tasks of build"));
+            run.signal(Signal::KILL);
+            run.wait()
+        };
+        begin_and_kill();
+        assert!(hosts(&[]).expect(0).stdout.contains("5 tasks of build"), "they are kept");
+        assert!(hosts(&["--forget", "a b"]).expect(3).stderr.contains("is not 1 to 64"));
+        let told = hosts(&["--forget", "nightly"]).expect(0).stdout;
+        assert_eq!(told, "the servers keep nothing of job nightly\n");
+        assert!(hosts(&[]).expect(0).stdout.ends_with("nothing waits\n"));
+        begin_and_kill();
+        let agent = place.start(&[&["agent", "-w", "1"][..], &nats].concat());
+        wait_until("an empty queue", || {
+            hosts(&[]).expect(0).stdout.ends_with("1 agent\nnothing waits\n")
+        });
+        agent.signal(Signal::TERM);
+        agent.wait().expect(0);
+        // There is no agent, so these are the results that were kept.
+        let ran = place.run(&[&args[..], &nats, &["--json"]].concat()).expect(1);
+        assert_eq!((ran.summary().error, ran.summary().not_done), (5, 0), "{ran:?}");
+    }
+
+    #[test]
     fn two_agents_download_all_flags_although_one_of_them_is_killed() {
         let place = Sandbox::new();
         let Some(server) = server(&place) else { return };

@@ -53,7 +53,7 @@ mod shown {
         let _server = start_server(&program, &dest, port)?;
         let url = format!("nats://127.0.0.1:{port}");
         let nats = NatsArgs::at(url.clone());
-        let cluster = hosts::connect(&nats, 2, stderr::print)?;
+        let cluster = hosts::connect(&nats, None, 2, stderr::print)?;
         let doomed = start_agent(&url, "doomed")?;
         let _other = start_agent(&url, "other")?;
         await_until("the agents", || cluster.hosts().len() == 2)?;

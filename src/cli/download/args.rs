@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::resume::ResumeArgs;
 use crate::cli::contradiction::{self, Contradiction};
 use crate::cli::dashboard::DashboardArgs;
-use crate::cli::hosts::NatsArgs;
+use crate::cli::hosts::{self, NatsArgs};
 use crate::cli::options::{
     CodeArgs, DisplayArgs, Mode, ProgressOption, RequestArgs, SandboxOption, SiteArgs,
 };
@@ -143,6 +143,10 @@ pub(in crate::cli) struct JobArgs {
     pub dry_run: bool,
     #[command(flatten)]
     pub nats: NatsArgs,
+    /// Name of the job on other hosts: if this run is killed, the same command goes on with it. What its hosts had
+    /// begun is not begun again
+    #[arg(long = "job", value_name = "NAME", requires = "nats", help_heading = hosts::HEADING)]
+    pub job_name: Option<String>,
 
     /// Where files are saved; made if missing
     #[arg(short, long, value_name = "DIR", default_value = "downloads", help_heading = "Output")]

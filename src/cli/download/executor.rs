@@ -70,7 +70,8 @@ impl RunExecutor {
                 Arc::new(sandbox::build(pool, workers.sandbox, written)?)
             }
             Parallelism::Hosts { .. } => {
-                let (engine, runs) = hosts::cluster(workers.nats.as_ref(), retries, bar)?;
+                let (nats, job) = (workers.nats.as_ref(), workers.job.as_deref());
+                let (engine, runs) = hosts::cluster(nats, job, retries, bar)?;
                 runs_now = Some(runs);
                 engine
             }

@@ -11,7 +11,7 @@ use super::joblog::{self, JobLogError};
 use super::parallelism::Parallelism;
 use super::source::{ItemSource, SourceError};
 use crate::cli::contradiction::Contradiction;
-use crate::cli::dashboard::AddressError;
+use crate::cli::dashboard::{AddressError, DashboardArgs};
 use crate::cli::hosts::NatsArgs;
 use crate::cli::options::{
     ColorOption, DisplayArgs, Mode, ProgressOption, RequestArgs, SandboxOption,
@@ -65,6 +65,8 @@ pub(super) struct WorkerSettings {
     pub sandbox: SandboxOption,
     /// Where the agents of other hosts are found.
     pub nats: Option<NatsArgs>,
+    /// The name of the job on other hosts, if it has one.
+    pub job: Option<String>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -123,6 +125,7 @@ impl DownloadSettings {
             max_req,
             workers,
             nats,
+            job_name,
             task_timeout,
             max_tasks_per_worker,
             sandbox,
@@ -137,14 +140,11 @@ impl DownloadSettings {
             no_logs,
         } = job;
         let source = resolve_source(source, mode)?;
-        let dashboard = dashboard.resolve()?;
-        if dashboard.is_some() && no_logs {
-            return Err(SettingsError::DashboardWithoutLogs);
-        }
         Ok(Self {
             joblog: joblog::resolve(joblog, &dest, &source)?,
             workers: WorkerSettings {
                 nats: resolve_nats(mode, nats)?,
+                job: job_name,
                 ..WorkerSettings::resolve(mode, task_timeout, max_tasks_per_worker, sandbox)?
             },
             parallelism: Parallelism::resolve(mode, max_req, workers, source.len()),
@@ -164,8 +164,19 @@ impl DownloadSettings {
             fail_on_missing,
             logs: LogPolicy::resolve(no_logs, log_dir),
             keep_runs,
-            dashboard,
+            dashboard: resolve_dashboard(&dashboard, no_logs)?,
         })
+    }
+}
+
+fn resolve_dashboard(
+    dashboard: &DashboardArgs,
+    no_logs: bool,
+) -> Result<Option<SocketAddr>, SettingsError> {
+    let addr = dashboard.resolve()?;
+    match (addr, no_logs) {
+        (Some(_), true) => Err(SettingsError::DashboardWithoutLogs),
+        (addr, _) => Ok(addr),
     }
 }
 
@@ -187,7 +198,8 @@ impl WorkerSettings {
                 return Err(SettingsError::OnlyProcesses("--sandbox LEVEL"));
             }
         }
-        Ok(Self { task_timeout, max_tasks: max_tasks.map(|most| most as u64), sandbox, nats: None })
+        let max_tasks = max_tasks.map(|most| most as u64);
+        Ok(Self { task_timeout, max_tasks, sandbox, nats: None, job: None })
     }
 }
 

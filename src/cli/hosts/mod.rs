@@ -19,7 +19,7 @@ pub(super) use with_nats::{cluster, connect, ensure_built, settings};
 pub(super) use without::{cluster, ensure_built, missing};
 
 /// The heading of the options.
-const HEADING: &str = match cfg!(feature = "hosts") {
+pub(super) const HEADING: &str = match cfg!(feature = "hosts") {
     true => "Other hosts",
     false => "Other hosts (only in a build with the feature hosts)",
 };
@@ -112,23 +112,27 @@ pub(super) struct HostsArgs {
     /// Fetch the logs of the agents that keep logs (`agent --logs`): a new directory in DIR for each agent
     #[arg(long, value_name = "DIR", conflicts_with = "json")]
     logs: Option<PathBuf>,
+    /// Remove what the servers keep of this job (`--job NAME` of a run), on which no coordinator works
+    #[arg(long, value_name = "NAME", conflicts_with_all = ["json", "logs"])]
+    forget: Option<String>,
     /// Only make a key for the option --nkey, in this new file, and print its public part for the servers
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["nats", "json", "logs"])]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["nats", "json", "logs", "forget"])]
     new_nkey: Option<PathBuf>,
 }
 
 #[cfg(feature = "hosts")]
 pub(super) fn run(args: HostsArgs) -> anyhow::Result<ProgramExit> {
-    let HostsArgs { nats, json, logs, new_nkey } = args;
-    match (new_nkey, logs) {
-        (Some(path), _) => with_nats::make_nkey(&path),
-        (None, Some(dir)) => fetched_logs::fetch(&nats, &dir),
-        (None, None) => with_nats::show(&nats, json),
+    let HostsArgs { nats, json, logs, forget, new_nkey } = args;
+    match (new_nkey, logs, forget) {
+        (Some(path), ..) => with_nats::make_nkey(&path),
+        (None, Some(dir), _) => fetched_logs::fetch(&nats, &dir),
+        (None, None, Some(job)) => with_nats::forget(&nats, &job),
+        (None, None, None) => with_nats::show(&nats, json),
     }
 }
 
 #[cfg(not(feature = "hosts"))]
 pub(super) fn run(args: HostsArgs) -> anyhow::Result<ProgramExit> {
-    let HostsArgs { nats: _, json: _, logs: _, new_nkey: _ } = args;
+    let HostsArgs { nats: _, json: _, logs: _, forget: _, new_nkey: _ } = args;
     Err(missing())
 }

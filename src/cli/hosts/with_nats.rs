@@ -51,15 +51,17 @@ pub(in crate::cli) fn settings(nats: &NatsArgs) -> anyhow::Result<ConnectSetting
 }
 
 /// The executor of a run on other hosts, whose events are printed beside its bar; and how many tasks these run at a
-/// time. `retries` counts the further attempts of a flag whose host was lost.
+/// time. `retries` counts the further attempts of a flag whose host was lost. A job that has a name goes on with the next
+/// run, if this one is killed.
 pub(in crate::cli) fn cluster(
     nats: Option<&NatsArgs>,
+    job: Option<&str>,
     retries: u32,
     bar: &RunProgressBar,
 ) -> anyhow::Result<(Arc<dyn Engine>, RunsNow)> {
     let nats = nats.context("--nats URL is needed")?;
     let bar = bar.clone();
-    let cluster = Arc::new(connect(nats, retries, move |line| bar.print_line(line))?);
+    let cluster = Arc::new(connect(nats, job, retries, move |line| bar.print_line(line))?);
     let known = Arc::clone(&cluster);
     Ok((cluster, Arc::new(move || run_at_a_time(&known.hosts()))))
 }
@@ -72,6 +74,7 @@ fn run_at_a_time(hosts: &[HostLease]) -> usize {
 
 pub(in crate::cli) fn connect(
     nats: &NatsArgs,
+    job: Option<&str>,
     retries: u32,
     print: impl Fn(fmt::Arguments<'_>) + Send + Sync + 'static,
 ) -> anyhow::Result<Cluster> {
@@ -80,12 +83,14 @@ pub(in crate::cli) fn connect(
             print(format_args!("coordinator: {line}"));
         }
     };
-    let cluster = Cluster::builder(settings(nats)?)
+    let mut builder = Cluster::builder(settings(nats)?)
         .build_id(BUILD)
         .attempts(retries.saturating_add(1))
-        .on_event(tell)
-        .build()?;
-    Ok(cluster)
+        .on_event(tell);
+    if let Some(job) = job {
+        builder = builder.job(job);
+    }
+    Ok(builder.build()?)
 }
 
 fn in_words(event: &ClusterEvent) -> Option<String> {
@@ -111,6 +116,13 @@ fn in_words(event: &ClusterEvent) -> Option<String> {
 /// `coordinator hosts --new-nkey`.
 pub(super) fn make_nkey(path: &Path) -> anyhow::Result<ProgramExit> {
     stdout::print(&format!("{}\n", procession_nats::new_nkey(path)?))?;
+    Ok(ProgramExit::Success)
+}
+
+/// `coordinator hosts --forget`.
+pub(super) fn forget(nats: &NatsArgs, job: &str) -> anyhow::Result<ProgramExit> {
+    procession_nats::forget(&needed_settings(nats)?, job)?;
+    stdout::print(&format!("the servers keep nothing of job {job}\n"))?;
     Ok(ProgramExit::Success)
 }
 

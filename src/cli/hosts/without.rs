@@ -21,6 +21,7 @@ pub(in crate::cli) fn ensure_built() -> anyhow::Result<()> {
 
 pub(in crate::cli) fn cluster(
     _: Option<&NatsArgs>,
+    _: Option<&str>,
     _: u32,
     _: &RunProgressBar,
 ) -> anyhow::Result<(Arc<dyn Engine>, RunsNow)> {
