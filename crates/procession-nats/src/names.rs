@@ -2,7 +2,7 @@
 //!
 //! | name | what |
 //! |---|---|
-//! | stream `{prefix}-tasks`, `{prefix}.t.{build}.{lane}.{job}.{id}` | the queue: messages that were not acknowledged |
+//! | stream `{prefix}-tasks`, `{prefix}.t.{build}.{lane}.{job}.{id}` | the queue: messages that were not acknowledged; `{id}x{n}` of n tasks |
 //! | stream `{prefix}-records`, `{prefix}.r.{job}.{id}` | the latest record of each task |
 //! | `{prefix}.r.{job}.lease.owner` | the coordinator of a job that has a name |
 //! | `{prefix}.u.{job}.{id}` | the same records again, once they are stored |
@@ -88,8 +88,16 @@ impl Names {
         format!("{}.t.*.*.{job}.*", self.prefix)
     }
 
-    pub(crate) fn task(&self, build: &str, lane: QueueLane, job: &str, id: u64) -> String {
-        format!("{}.t.{build}.{}.{job}.{id}", self.prefix, lane.token())
+    /// Of a message with this number of tasks.
+    pub(crate) fn task(
+        &self,
+        build: &str,
+        lane: QueueLane,
+        job: &str,
+        (id, tasks): (u64, usize),
+    ) -> String {
+        let several = if tasks > 1 { format!("x{tasks}") } else { String::new() };
+        format!("{}.t.{build}.{}.{job}.{id}{several}", self.prefix, lane.token())
     }
 
     pub(crate) fn all_records(&self) -> String {
@@ -181,7 +189,14 @@ impl QueueLane {
 /// The job and the id of a task, from the end of one of its subjects.
 pub(crate) fn job_and_id(subject: &str) -> Option<(&str, u64)> {
     let (rest, id) = subject.rsplit_once('.')?;
+    let id = id.split_once('x').map_or(id, |(id, _)| id);
     Some((rest.rsplit_once('.')?.1, id.parse().ok()?))
+}
+
+/// The number of tasks in a message of the queue.
+pub(crate) fn tasks_in(subject: &str) -> u64 {
+    let id = subject.rsplit_once('.').map_or(subject, |(_, id)| id);
+    id.split_once('x').and_then(|(_, tasks)| tasks.parse().ok()).unwrap_or(1)
 }
 
 #[cfg(test)]
@@ -191,9 +206,11 @@ mod tests {
     #[test]
     fn a_subject_says_whose_task_it_is() {
         let names = Names::new("p").expect("a prefix");
-        let task = names.task("b", QueueLane::of_priority(-3), "j-1", 7);
+        let [task, bundle] =
+            [1, 12].map(|tasks| names.task("b", QueueLane::of_priority(-3), "j-1", (7, tasks)));
         assert_eq!(QueueLane::of_subject(&task), Some(QueueLane::Low));
-        for subject in [task, names.record("j-1", 7)] {
+        assert_eq!((tasks_in(&task), tasks_in(&bundle)), (1, 12));
+        for subject in [task, bundle, names.record("j-1", 7)] {
             assert_eq!(job_and_id(&subject), Some(("j-1", 7)));
         }
         assert_eq!(job_and_id("x.y"), None);

@@ -10,6 +10,7 @@ use tokio::time::timeout;
 use crate::apart::ask;
 use crate::host_lease::HostLease;
 use crate::link::{Link, NoAnswer};
+use crate::names::tasks_in;
 use crate::settings::ConnectSettings;
 
 /// The agents that renew their leases, and what waits for them.
@@ -108,7 +109,7 @@ async fn read(link: &Link) -> Result<HostsOverview, NoAnswer> {
         // {prefix}.t.{build}.{lane}.{job}.{id}
         if let Some(build) = subject.split('.').nth(2) {
             *overview.waiting.entry(build.to_owned()).or_default() +=
-                number.as_u64().unwrap_or_default();
+                number.as_u64().unwrap_or_default().saturating_mul(tasks_in(subject));
         }
     }
     let now = info["ts"].as_str().and_then(|now| now.parse::<jiff::Timestamp>().ok());

@@ -113,7 +113,7 @@ impl ClusterDriver {
         if self.named.is_some() || self.short(id).is_none() {
             return 1;
         }
-        let unclaimed = self.waiting_tasks + self.in_window + self.entering.len();
+        let unclaimed = self.waiting_members + self.in_window + self.entering.len();
         self.upkeep.slots.most_members(unclaimed)
     }
 
@@ -148,6 +148,7 @@ impl ClusterDriver {
         let ids = members.iter().flatten().map(|member: &DrivenMember| (member.task_id, first));
         self.places.extend(ids);
         if let Some(task) = self.tasks.get_mut(&first).filter(|_| !members.is_empty()) {
+            task.tasks += members.iter().flatten().map(|member| member.tasks).sum::<usize>();
             task.members.append(&mut members);
             task.owner = TaskOwner::of_bundle(task.members.len(), fastrand::u64(..));
         }

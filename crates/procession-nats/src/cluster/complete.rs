@@ -159,14 +159,16 @@ impl ClusterDriver {
     /// Removes the record and the message of a task, so that no agent begins it: a claim expects its record.
     /// Also a server whose storage is full removes.
     pub(super) fn forget_on_server(&mut self, id: u64) {
-        let Some(lane) = self.tasks.get(&id).map(|task| task.lane) else { return };
+        let Some((lane, tasks)) = self.tasks.get(&id).map(|task| (task.lane, task.tasks)) else {
+            return;
+        };
         let (link, shared) = (self.link.clone(), Arc::clone(&self.shared));
         self.errands.spawn(async move {
             let names = &link.names;
             let removed = async {
                 let (record, task) = (
                     names.record(&shared.job, id),
-                    names.task(&shared.build, lane, &shared.job, id),
+                    names.task(&shared.build, lane, &shared.job, (id, tasks)),
                 );
                 for (stream, subject) in [(names.records(), record), (names.tasks(), task)] {
                     while link.purge(&stream, &subject).await.is_err() {

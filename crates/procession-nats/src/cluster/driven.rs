@@ -17,6 +17,8 @@ pub(super) struct DrivenTask {
     /// `None`: it has ended.
     pub(super) members: Vec<Option<DrivenMember>>,
     pub(super) lane: QueueLane,
+    /// The number of tasks, also those of chunks, in its message.
+    pub(super) tasks: usize,
     /// The hash of its body, if the job has a name.
     pub(super) input: Option<u64>,
     pub(super) is_entering: bool,
@@ -45,8 +47,8 @@ pub(super) struct DrivenMember {
 #[derive(Debug)]
 pub(super) struct WaitingMessage {
     pub(super) since: Instant,
-    /// The number of tasks in it.
-    pub(super) tasks: usize,
+    /// The number of tasks and chunks in it.
+    pub(super) members: usize,
 }
 
 impl DrivenTask {
@@ -54,6 +56,7 @@ impl DrivenTask {
         let lane = QueueLane::of_priority(member.options.priority_or_default());
         Self {
             owner,
+            tasks: member.tasks,
             members: vec![Some(member)],
             lane,
             input: None,

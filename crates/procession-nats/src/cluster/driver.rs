@@ -93,8 +93,8 @@ pub(crate) struct ClusterDriver {
     pub(super) in_window: usize,
     /// Those whose messages are in the queue.
     pub(super) waiting: BTreeMap<u64, WaitingMessage>,
-    /// The number of tasks in these messages.
-    pub(super) waiting_tasks: usize,
+    /// The number of tasks and chunks in these messages.
+    pub(super) waiting_members: usize,
     pub(super) costs: TaskCosts,
     /// Those that run, and where.
     pub(super) running: BTreeMap<u64, String>,
@@ -144,7 +144,7 @@ impl ClusterDriver {
             entering: VecDeque::new(),
             in_window: 0,
             waiting: BTreeMap::new(),
-            waiting_tasks: 0,
+            waiting_members: 0,
             costs: TaskCosts::default(),
             running: BTreeMap::new(),
             seen,
@@ -290,7 +290,7 @@ impl ClusterDriver {
         let (queued, claim) = (task.owner.queued(), task.owner.claim());
         let has_entered = queued.is_some() || claim.is_some() || task.owner.has_ended();
         let leaves = has_entered && std::mem::take(&mut task.is_entering);
-        let tasks = task.members.len();
+        let members = task.members.len();
         match claim {
             Some(claim) => {
                 if self.running.insert(id, claim.instance.clone()).is_none() {
@@ -299,7 +299,7 @@ impl ClusterDriver {
             }
             None => drop(self.running.remove(&id)),
         }
-        self.set_waiting(id, queued.map(|_| tasks));
+        self.set_waiting(id, queued.map(|_| members));
         for action in actions {
             self.act(id, action, body.as_ref());
         }
@@ -309,18 +309,18 @@ impl ClusterDriver {
         }
     }
 
-    /// With the number of tasks in its message, if that is in the queue.
-    fn set_waiting(&mut self, id: u64, tasks: Option<usize>) {
-        match tasks {
-            Some(tasks) => {
+    /// With the number of members in its message, if that is in the queue.
+    fn set_waiting(&mut self, id: u64, members: Option<usize>) {
+        match members {
+            Some(members) => {
                 if let Entry::Vacant(entry) = self.waiting.entry(id) {
-                    entry.insert(WaitingMessage { since: Instant::now(), tasks });
-                    self.waiting_tasks += tasks;
+                    entry.insert(WaitingMessage { since: Instant::now(), members });
+                    self.waiting_members += members;
                 }
             }
             None => {
                 if let Some(waiting) = self.waiting.remove(&id) {
-                    self.waiting_tasks -= waiting.tasks;
+                    self.waiting_members -= waiting.members;
                 }
             }
         }

@@ -82,11 +82,12 @@ impl ClusterDriver {
         let (input, members) = (task.input, members.collect());
         let head = QueuedHead { attempt, seq, input, members };
         let (requeued, lane, lease) = (task.requeued, task.lane, self.job_lease_end());
+        let tasks = task.tasks;
         let bodies = task.members.iter().flatten().map(|member| Arc::clone(&member.body));
         let (link, shared, bodies) =
             (self.link.clone(), Arc::clone(&self.shared), bodies.collect::<Vec<_>>());
         tokio::spawn(async move {
-            let subject = link.names.task(&shared.build, lane, &shared.job, id);
+            let subject = link.names.task(&shared.build, lane, &shared.job, (id, tasks));
             // The server drops a message with the id of an earlier one, also if it has lost that.
             let copy = format!("{}.{id}.{seq}.{requeued}", shared.job);
             let event = |is_known| OwnerEvent::Published { seq, is_known };

@@ -294,10 +294,12 @@ impl ClusterDriver {
         self.upkeep.look_from = old.last().map_or(0, |last| last + 1);
         for id in old {
             let Some(task) = self.tasks.get(&id) else { continue };
-            let (Some(seq), lane) = (task.owner.queued(), task.lane) else { continue };
+            let (Some(seq), lane, tasks) = (task.owner.queued(), task.lane, task.tasks) else {
+                continue;
+            };
             let (link, shared) = (self.link.clone(), Arc::clone(&self.shared));
             tokio::spawn(async move {
-                let subject = link.names.task(&shared.build, lane, &shared.job, id);
+                let subject = link.names.task(&shared.build, lane, &shared.job, (id, tasks));
                 let Ok(is_queued) = link.is_queued(&subject).await else { return };
                 if is_queued {
                     return;
