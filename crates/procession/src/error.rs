@@ -20,7 +20,7 @@ pub(crate) use self::backtrace::is_library;
 pub use self::backtrace::{Backtrace, Frame};
 pub(crate) use self::death::with_unit;
 pub use self::death::{Death, Exit};
-use self::death::{kept_in, last_said};
+use self::death::{kept_in, last_said, on_host};
 pub use self::failure::{Cause, DowncastError, Failure};
 use crate::printable::printable;
 
@@ -84,8 +84,8 @@ pub enum TaskError {
     /// not begin it: the first by its deadline and for 0.4 s, the second for 0.3 s. That happens if workers are stopped,
     /// or get no CPU for that time.
     #[error(
-        "task {task:?} ran longer than {} and was ended{} together with worker {worker} (pid {pid}){}{}",
-        with_unit(after), counted(*attempts), last_said(last_output), kept_in(kept)
+        "task {task:?} ran longer than {} and was ended{} together with worker {worker} (pid {pid}){}{}{}",
+        with_unit(after), counted(*attempts), on_host(host), last_said(last_output), kept_in(kept)
     )]
     TimedOut {
         /// The kind of task, by its [`NAME`](crate::Task::NAME).
@@ -94,9 +94,11 @@ pub enum TaskError {
         worker: usize,
         /// The process that was ended.
         pid: u32,
+        /// The name of its host, if the executor's workers are on other hosts. That of this host is not noted.
+        host: Option<Box<str>>,
         /// How long it was allowed to run.
         after: Duration,
-        /// How often the task was begun.
+        /// How often the task was begun, on hosts that were lost as well.
         attempts: u32,
         /// The last lines that the process wrote to stderr or stdout, oldest first. They may contain
         /// lines of earlier tasks of that worker.
@@ -254,6 +256,24 @@ impl TaskError {
                 error: error.to_string(),
             }),
         }
+    }
+}
+
+impl TaskError {
+    /// The error of a worker of another host, on which the task was begun after `earlier` attempts elsewhere.
+    #[cfg(feature = "remote")]
+    pub(crate) fn on_host(mut self, name: &str, earlier: u32) -> Self {
+        let (host, attempts) = match &mut self {
+            Self::WorkerDied(death) => {
+                let Death { host, attempts, .. } = &mut **death;
+                (host, attempts)
+            }
+            Self::TimedOut { host, attempts, .. } => (host, attempts),
+            _ => return self,
+        };
+        *host = Some(name.into());
+        *attempts = attempts.saturating_add(earlier);
+        self
     }
 }
 

@@ -250,6 +250,24 @@ impl RemoteResult {
         Self(Content::Error(error))
     }
 
+    /// The same of a worker of this host: errors that name a worker name the host as well, and count the attempts that
+    /// the task had on other hosts before.
+    ///
+    /// ```
+    /// # use procession::*;
+    /// let death = TaskError::WorkerDied(Box::new(Death::new("thumb", Exit::Signal(11))));
+    /// let result = RemoteResult::of_error(death).on_host("rack 7", 2);
+    /// let error = result.error().expect("an error").to_string();
+    /// assert!(error.contains("on host rack 7") && error.contains("attempt 3"), "{error}");
+    /// ```
+    pub fn on_host(self, name: &str, earlier: u32) -> Self {
+        Self(match self.0 {
+            Content::Error(error) => Content::Error(error.on_host(name, earlier)),
+            Content::Chunk(items) => Content::Chunk(chunks::on_host(items, name, earlier)),
+            reply @ Content::Reply { .. } => reply,
+        })
+    }
+
     /// The error of the pool, if the task did not reply. Errors that the task itself returned are in the
     /// encoded reply. See the example of [`RemoteResult`].
     pub fn error(&self) -> Option<&TaskError> {
@@ -350,7 +368,8 @@ mod tests {
         let chunk = RemoteResult(Content::Chunk(items));
         let cut = chunk.to_bytes();
         assert!(RemoteResult::from_bytes(&cut[..cut.len() - 1], Vec::new()).is_err());
-        for result in [RemoteResult::of_error(death), RemoteResult(reply), chunk] {
+        let elsewhere = RemoteResult::of_error(death.clone()).on_host("h", 1);
+        for result in [RemoteResult::of_error(death), elsewhere, RemoteResult(reply), chunk] {
             assert_eq!(RemoteResult::from_bytes(&result.to_bytes(), Vec::new()), Ok(result));
         }
         for bytes in [&b""[..], b"reply", b"other\nx", b"error\n{}", b"{}\nx", b"chunk\nz"] {

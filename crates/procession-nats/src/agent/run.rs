@@ -88,6 +88,7 @@ impl HeldRun {
             shared.set_broken(error.clone());
             return HeldEnd::PoolBroken;
         }
+        let result = result.on_host(&shared.host, self.place.attempt.saturating_sub(1));
         let mut body = self.body_of(&result);
         body.head.said = said;
         let typical = shared.pool.typical_run_time();

@@ -65,6 +65,7 @@ fn the_errors_of_tasks_and_the_deaths_of_workers_arrive_typed() {
         panic!("another error");
     };
     assert_eq!((death.exit, death.attempts), (procession::Exit::Signal(6), 1));
+    assert_eq!(death.host.as_deref(), Some("one"));
     assert_eq!(cluster.submit(square(3)).result(), Ok(9));
 }
 
@@ -75,7 +76,9 @@ fn a_deadline_is_kept_by_the_host_that_runs_the_task() {
     let options = TaskOptions::new().timeout(Duration::from_millis(300));
     let file = place.path("notes");
     let error = cluster.submit_with(options, hang(file.clone())).result().expect_err("too late");
-    assert!(matches!(error, TaskError::TimedOut { .. }), "{error}");
+    assert!(error.to_string().contains(" on host one"), "{error}");
+    let TaskError::TimedOut { host, .. } = error else { panic!("{error}") };
+    assert_eq!(host.as_deref(), Some("one"));
     assert_eq!(notes(&file).len(), 1);
 }
 
@@ -128,7 +131,8 @@ fn tasks_in_chunks_have_the_results_of_their_own() {
     assert!(unordered.into_iter().eq((0..100).map(|n| (n as usize, Ok(n * n)))));
     let crashes = cluster.map((0..20).map(crash_if_ten));
     let failed: Vec<_> = crashes.enumerate().filter(|(_, result)| result.is_err()).collect();
-    assert!(matches!(failed[..], [(10, Err(TaskError::WorkerDied(_)))]), "{failed:?}");
+    let [(10, Err(TaskError::WorkerDied(death)))] = &failed[..] else { panic!("{failed:?}") };
+    assert!(death.host.is_some(), "{death}");
     assert_eq!((cluster.stats().submitted, cluster.stats().finished), (620, 620));
     // An endless map is dropped.
     assert_eq!(cluster.map((0..).map(square)).nth(50), Some(Ok(2500)));

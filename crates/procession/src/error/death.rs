@@ -124,9 +124,11 @@ pub struct Death {
     pub worker: usize,
     /// The process that died.
     pub pid: u32,
+    /// The name of its host, if the executor's workers are on other hosts. That of this host is not noted.
+    pub host: Option<Box<str>>,
     /// Signal or exit code.
     pub exit: Exit,
-    /// How often the task was begun, this time included.
+    /// How often the task was begun, this time included, and on hosts that were lost as well.
     pub attempts: u32,
     /// Upper bound of the run time of the task.
     pub ran_for: Duration,
@@ -168,6 +170,7 @@ impl Death {
             task: task.into(),
             worker: 0,
             pid: 0,
+            host: None,
             exit,
             attempts: 1,
             ran_for: Duration::ZERO,
@@ -196,7 +199,8 @@ impl fmt::Display for Death {
             exit => format!("died of {exit}"),
         };
         let ran_for = with_unit(format_args!("{ran_for:.1?}"));
-        write!(f, "worker {worker} (pid {pid}) {how} {ran_for} into task {task:?}")?;
+        let host = on_host(&self.host);
+        write!(f, "worker {worker} (pid {pid}){host} {how} {ran_for} into task {task:?}")?;
         if *attempts > 1 {
             write!(f, ", attempt {attempts}")?;
         }
@@ -218,6 +222,11 @@ impl fmt::Display for Death {
 }
 
 impl Error for Death {}
+
+/// Where a worker was, after its number.
+pub(super) fn on_host(host: &Option<Box<str>>) -> String {
+    host.as_ref().map_or_else(String::new, |host| format!(" on host {}", printable(host)))
+}
 
 /// Where the task was kept, as the end of a message.
 pub(super) fn kept_in(kept: &Option<KeptInput>) -> String {

@@ -153,6 +153,7 @@ impl PoolInner {
                 task: work_item.name.to_owned(),
                 worker: *worker,
                 pid: *pid,
+                host: None,
                 exit,
                 attempts,
                 ran_for,
@@ -171,6 +172,7 @@ impl PoolInner {
                     task: work_item.name.to_owned(),
                     worker: *worker,
                     pid: *pid,
+                    host: None,
                     after,
                     attempts,
                     last_output: last_output.clone(),
@@ -190,6 +192,17 @@ impl PoolInner {
                 unreachable!("{verdict:?} without its data")
             }
         };
+        self.fail(work_item, items, error, data);
+    }
+
+    /// Completes tasks without an output.
+    fn fail(
+        &self,
+        work_item: &WorkItem,
+        items: Range<u32>,
+        error: TaskError,
+        data: Option<&CompletionData<'_>>,
+    ) {
         self.record_lost(work_item, items.clone(), &error, data);
         let number = items.len() as u64;
         let outcome = match error {

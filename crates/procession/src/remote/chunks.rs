@@ -123,6 +123,15 @@ pub(super) enum ItemResult {
     Error(TaskError),
 }
 
+/// The same of the workers of this host: see [`TaskError::on_host`].
+pub(super) fn on_host(items: Vec<ItemResult>, name: &str, earlier: u32) -> Vec<ItemResult> {
+    let of_item = |item| match item {
+        ItemResult::Error(error) => ItemResult::Error(error.on_host(name, earlier)),
+        item => item,
+    };
+    items.into_iter().map(of_item).collect()
+}
+
 /// Gathers the results of a chunk, and passes them on when there are all.
 pub(super) struct RemoteChunkCore {
     first: TaskId,
