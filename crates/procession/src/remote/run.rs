@@ -171,7 +171,7 @@ impl ProcessPool {
     /// none has run yet. An agent sends it with each result, so that the other side can choose how many short
     /// tasks it puts into one message.
     ///
-    /// ```
+    /// ```no_run
     /// # use procession::{PoolError, ProcessPool};
     /// # fn main() -> Result<(), PoolError> {
     /// let pool = ProcessPool::builder().workers(1).build()?;
