@@ -34,15 +34,16 @@ pub fn threads_beside_this() -> io::Result<usize> {
 }
 
 /// Copies this process. The copy has these as standard input, output and error; it leads a process group, and
-/// is killed when the thread ends that started this process. To be called by the main thread.
+/// is killed when the thread ends that started this process. With the directory of a control group it is in that.
+/// To be called by the main thread.
 ///
 /// # Errors
 ///
 /// `InvalidInput` if this process has other threads; `Unsupported` where [`is_available`] is false, and where the
 /// C library does not keep the id of the main thread at the address that it has registered; else what the system
 /// says. There is no copy then.
-pub fn copy(streams: [OwnedFd; 3]) -> io::Result<Copied> {
-    imp::copy(streams)
+pub fn copy(streams: [OwnedFd; 3], group: Option<OwnedFd>) -> io::Result<Copied> {
+    imp::copy(streams, group)
 }
 
 #[cfg(not(all(
@@ -61,7 +62,7 @@ mod imp {
         false
     }
 
-    pub(super) fn copy(_: [OwnedFd; 3]) -> io::Result<Copied> {
+    pub(super) fn copy(_: [OwnedFd; 3], _: Option<OwnedFd>) -> io::Result<Copied> {
         Err(io::ErrorKind::Unsupported.into())
     }
 }
@@ -81,12 +82,13 @@ mod imp {
     use rustix::process::{Pid, getpid, getppid};
 
     use super::{Copied, threads_beside_this};
+    use crate::spawn::clone3;
 
     pub(super) fn is_available() -> bool {
         registered_address().is_ok()
     }
 
-    pub(super) fn copy(streams: [OwnedFd; 3]) -> io::Result<Copied> {
+    pub(super) fn copy(streams: [OwnedFd; 3], group: Option<OwnedFd>) -> io::Result<Copied> {
         if threads_beside_this()? > 0 {
             return Err(io::ErrorKind::InvalidInput.into());
         }
@@ -98,21 +100,27 @@ mod imp {
         let tid_address = tid_address()?;
         let robust_list = robust_list()?;
         // The signal at the end of the copy is that of this process, whatever the flags say.
-        let flags = c_long::from(
-            libc::CLONE_PARENT | libc::CLONE_CHILD_SETTID | libc::CLONE_CHILD_CLEARTID,
-        );
+        let flags = libc::CLONE_PARENT | libc::CLONE_CHILD_SETTID | libc::CLONE_CHILD_CLEARTID;
         let (none, tid) = (0 as c_long, tid_address as c_long);
         // The last two of stack, id for the parent, id for the copy, and thread area.
         let [third, fourth] = if cfg!(target_arch = "x86_64") { [tid, none] } else { [none, tid] };
         // SAFETY: the copy gets a copy of the memory and goes on here, on its copy of the stack. There is no other
         // thread whose locks or half-changed data it could meet. The C library keeps the id of this thread at the
         // address, which the kernel sets in the copy, as at a `fork`.
-        let result = unsafe { libc::syscall(libc::SYS_clone, flags, none, none, third, fourth) };
+        let result = unsafe {
+            match &group {
+                Some(group) => clone3::copy(group, flags, tid_address),
+                None => {
+                    let flags = c_long::from(flags);
+                    libc::syscall(libc::SYS_clone, flags, none, none, third, fourth)
+                }
+            }
+        };
         match result {
             -1 => Err(io::Error::last_os_error()),
             0 => {
                 if become_a_worker(streams, parent, robust_list).is_err() {
-                    super::super::fork::end_the_copy();
+                    crate::fork::end_the_copy();
                 }
                 Ok(Copied::Copy)
             }
@@ -201,6 +209,6 @@ mod tests {
         let streams = [streams(), streams(), streams()].map(|stream| stream.expect("a file"));
         // The test harness has at least the thread of this test and the main thread.
         assert!(threads_beside_this().expect("a number") >= 1);
-        assert_eq!(copy(streams).expect_err("a refusal").kind(), io::ErrorKind::InvalidInput);
+        assert_eq!(copy(streams, None).expect_err("a refusal").kind(), io::ErrorKind::InvalidInput);
     }
 }

@@ -6,6 +6,7 @@
 
 #![allow(unsafe_code, reason = "the operating system's own interface")]
 
+pub mod cgroup;
 pub mod copy;
 pub mod crash;
 pub mod descriptors;

@@ -17,6 +17,7 @@ use std::path::Path;
 use libc::c_char;
 use rustix::process::Pid;
 
+use crate::cgroup::Group;
 use crate::mark::Mark;
 
 /// What a process is replaced with.
@@ -89,17 +90,33 @@ impl Image {
 
 /// Starts the image as a process that leads a group of its own, with these as standard input, output
 /// and error, and with the mark under its number. On Linux the kernel ends it when the calling thread
-/// ends.
+/// ends. With a control group it is in that from its first moment.
 #[cfg(all(target_os = "linux", not(feature = "portable")))]
-pub fn spawn(image: Image, streams: [OwnedFd; 3], mark: Option<&Mark>) -> io::Result<Pid> {
-    sharing_memory::spawn(&image, streams, mark)
+pub fn spawn(
+    image: Image,
+    streams: [OwnedFd; 3],
+    mark: Option<&Mark>,
+    group: Option<&Group>,
+) -> io::Result<Pid> {
+    sharing_memory::spawn(&image, streams, mark, group)
 }
 
 /// Starts the image as a process that leads a group of its own, with these as standard input, output
-/// and error.
+/// and error. There are no control groups.
 #[cfg(not(all(target_os = "linux", not(feature = "portable"))))]
-pub fn spawn(image: Image, streams: [OwnedFd; 3], mark: Option<&Mark>) -> io::Result<Pid> {
+pub fn spawn(
+    image: Image,
+    streams: [OwnedFd; 3],
+    mark: Option<&Mark>,
+    _group: Option<&Group>,
+) -> io::Result<Pid> {
     by_fork::spawn(image, streams, mark)
+}
+
+/// Whether a process can be started in a control group. Some containers refuse the call.
+#[cfg(all(target_os = "linux", not(feature = "portable")))]
+pub(crate) fn can_start_in_groups() -> bool {
+    clone3::is_available()
 }
 
 fn process_id(raw: i32) -> io::Result<Pid> {
@@ -130,6 +147,10 @@ unsafe fn reset_signals() {
 }
 
 #[cfg(all(target_os = "linux", not(feature = "portable")))]
+#[path = "spawn/clone3.rs"]
+pub(crate) mod clone3;
+
+#[cfg(all(target_os = "linux", not(feature = "portable")))]
 mod sharing_memory {
     use std::ffi::c_void;
     use std::io;
@@ -139,7 +160,7 @@ mod sharing_memory {
     use libc::c_int;
     use rustix::process::Pid;
 
-    use super::{Image, Mark, process_id, reset_signals};
+    use super::{Group, Image, Mark, clone3, process_id, reset_signals};
 
     /// What the new process needs, and the error if it could not become the program.
     struct Start<'i> {
@@ -159,6 +180,7 @@ mod sharing_memory {
         image: &Image,
         streams: [OwnedFd; 3],
         mark: Option<&Mark>,
+        group: Option<&Group>,
     ) -> io::Result<Pid> {
         // Copies with numbers above 2: so no stream is overwritten before it was copied to its number.
         let mut high = [-1; 3];
@@ -180,8 +202,16 @@ mod sharing_memory {
             let start: *mut Start<'_> = &mut start;
             // SAFETY: the stack grows down from its aligned top. Both it and `start` outlive the use
             // that the new process makes of them, since this thread stands still until that has
-            // become the program or has ended (CLONE_VFORK).
-            let pid = unsafe { libc::clone(become_the_program, top.cast(), flags, start.cast()) };
+            // become the program or has ended (CLONE_VFORK). `become_the_program` does not return.
+            let pid = unsafe {
+                match group {
+                    Some(group) => {
+                        let stack = stack.as_mut_ptr()..top;
+                        clone3::on_stack(group, flags, stack, become_the_program, start.cast())
+                    }
+                    None => libc::clone(become_the_program, top.cast(), flags, start.cast()),
+                }
+            };
             if pid == -1 { Err(io::Error::last_os_error()) } else { Ok(pid) }
         })?;
         if start.errno != 0 {
@@ -297,7 +327,8 @@ mod tests {
 
     type Spawn = fn(Image, [OwnedFd; 3], Option<&Mark>) -> io::Result<Pid>;
 
-    const WAYS: &[Spawn] = &[spawn, by_fork::spawn];
+    const WAYS: &[Spawn] =
+        &[|image, streams, mark| spawn(image, streams, mark, None), by_fork::spawn];
 
     /// What a shell writes that was started in this way.
     fn says(spawn: Spawn, script: &str) -> String {

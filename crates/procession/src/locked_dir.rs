@@ -1,5 +1,5 @@
 //! Temporary directories that are removed even if their process was killed. The next process that
-//! creates one removes those that were left.
+//! creates one removes those that were left. Control groups of the kernel are such directories, too.
 //!
 //! | directory | lock on it | removed by |
 //! |---|---|---|
@@ -32,13 +32,22 @@ pub(crate) struct LockedDir {
     path: PathBuf,
     /// The process that removes it. A forked copy of that process does not.
     owner: u32,
+    remove: Remove,
     _lock: File,
 }
+
+/// Removes a directory with what is in it.
+type Remove = fn(&Path) -> io::Result<()>;
 
 impl LockedDir {
     /// Creates `base/purpose-1000-x7Kq0aTzP4mD`, where 1000 is the user id. Only this user may
     /// enter it (mode 0700).
     pub(crate) fn create_in(base: &Path, purpose: &str) -> io::Result<Self> {
+        Self::create_with(base, purpose, |dir| fs::remove_dir_all(dir))
+    }
+
+    /// The same for a directory that is removed in another way.
+    pub(crate) fn create_with(base: &Path, purpose: &str, remove: Remove) -> io::Result<Self> {
         let prefix = prefix(purpose);
         for _ in 0..TRIES {
             let mut builder = tempfile::Builder::new();
@@ -52,7 +61,8 @@ impl LockedDir {
             // directory is removed there by mistake.
             let is_locked = flock(&lock, FlockOperation::NonBlockingLockShared);
             if is_locked != Err(Errno::WOULDBLOCK) && is_the_same(&lock, made.path()) {
-                return Ok(Self { path: made.keep(), owner: std::process::id(), _lock: lock });
+                let owner = std::process::id();
+                return Ok(Self { path: made.keep(), owner, remove, _lock: lock });
             }
         }
         Err(io::Error::other("other processes remove each temporary directory before it is locked"))
@@ -67,7 +77,7 @@ impl LockedDir {
 impl Drop for LockedDir {
     fn drop(&mut self) {
         if self.owner == std::process::id() {
-            let _ = fs::remove_dir_all(&self.path);
+            let _ = (self.remove)(&self.path);
         }
     }
 }
@@ -75,6 +85,11 @@ impl Drop for LockedDir {
 /// Removes the directories for this purpose that processes of this user have left in `base`.
 /// Returns their number.
 pub(crate) fn sweep(base: &Path, purpose: &str) -> usize {
+    sweep_with(base, purpose, |dir| fs::remove_dir_all(dir))
+}
+
+/// The same for directories that are removed in another way.
+pub(crate) fn sweep_with(base: &Path, purpose: &str, remove: Remove) -> usize {
     let prefix = prefix(purpose);
     let is_ours = |entry: &fs::DirEntry| {
         let name = entry.file_name();
@@ -84,19 +99,19 @@ pub(crate) fn sweep(base: &Path, purpose: &str) -> usize {
         }) && entry.metadata().is_ok_and(|dir| dir.is_dir() && dir.uid() == getuid().as_raw())
     };
     let entries = fs::read_dir(base).into_iter().flatten().flatten();
-    entries.filter(is_ours).filter(|entry| remove_if_left(&entry.path())).count()
+    entries.filter(is_ours).filter(|entry| remove_if_left(&entry.path(), remove)).count()
 }
 
 fn prefix(purpose: &str) -> String {
     format!("{purpose}-{}-", getuid().as_raw())
 }
 
-fn remove_if_left(dir: &Path) -> bool {
+fn remove_if_left(dir: &Path, remove: Remove) -> bool {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let Ok(lock) = open(dir, flags, Mode::empty()).map(File::from) else { return false };
     flock(&lock, FlockOperation::NonBlockingLockExclusive).is_ok()
         && is_the_same(&lock, dir)
-        && fs::remove_dir_all(dir).is_ok()
+        && remove(dir).is_ok()
 }
 
 /// Whether the path still is that of the opened directory.

@@ -24,6 +24,7 @@ mod child;
 mod claims;
 mod clock;
 mod completion;
+mod control_groups;
 mod crash_keeper;
 #[cfg(feature = "dashboard")]
 mod dashboard;

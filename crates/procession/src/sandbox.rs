@@ -1,13 +1,15 @@
 //! [`Sandbox`]: what the workers of a pool may do, for tasks that work on data that is not trusted.
 
-use std::fmt;
 use std::path::{Path, PathBuf};
 
 use procession_os::sandbox::{self, Rules};
 use serde::{Deserialize, Serialize};
 
 use crate::error::PoolError;
-use crate::printable::printable;
+
+mod report;
+
+pub use self::report::{Layer, SandboxReport};
 
 /// What a worker process may do: for code that may be taken over by the data that it reads, such as a
 /// decoder. Linux only, and only with the feature `sandbox`: elsewhere a pool with a sandbox is not built, or
@@ -41,6 +43,7 @@ pub struct Sandbox {
     read: Vec<PathBuf>,
     write: Vec<PathBuf>,
     memory: Option<u64>,
+    total_memory: Option<u64>,
     allowed: Vec<Allow>,
     needs_namespaces: bool,
     is_best_effort: bool,
@@ -111,6 +114,7 @@ impl Sandbox {
             read: Vec::new(),
             write: Vec::new(),
             memory: None,
+            total_memory: None,
             allowed: Vec::new(),
             needs_namespaces: false,
             is_best_effort: false,
@@ -149,6 +153,22 @@ impl Sandbox {
     /// ```
     pub const fn memory(mut self, bytes: u64) -> Self {
         self.memory = Some(bytes);
+        self
+    }
+
+    /// The most memory, in bytes, of all processes of a worker together, with their memory files. Blobs and long
+    /// outputs that the worker has returned count as long as the program keeps them. Beyond it the system kills the
+    /// worker with all of its processes, and [`Death::violation`](crate::Death::violation) says so.
+    ///
+    /// It needs a control group that was delegated to this program: `SECURITY.md` in the sources says how. Where there
+    /// is none, the pool is not built, unless [`best_effort`](Self::best_effort) is set. Default: no limit.
+    ///
+    /// ```
+    /// # use procession::Sandbox;
+    /// let sandbox = Sandbox::strict().total_memory(2 << 30); // 2 GiB
+    /// ```
+    pub const fn total_memory(mut self, bytes: u64) -> Self {
+        self.total_memory = Some(bytes);
         self
     }
 
@@ -212,8 +232,16 @@ impl Sandbox {
         self.level != SandboxLevel::None
     }
 
+    pub(crate) fn is_best_effort(&self) -> bool {
+        self.is_best_effort
+    }
+
     pub(crate) fn most_memory(&self) -> Option<u64> {
-        self.memory.filter(|_| self.is_on())
+        [self.memory, self.total_memory].into_iter().flatten().min().filter(|_| self.is_on())
+    }
+
+    pub(crate) fn total_memory_bytes(&self) -> Option<u64> {
+        self.total_memory.filter(|_| self.is_on())
     }
 
     /// Whether a worker inherits this variable.
@@ -298,75 +326,6 @@ fn unavailable(layer: &str, why: String) -> PoolError {
     PoolError::SandboxUnavailable { layer: layer.to_owned(), why }
 }
 
-/// The layers of the [`Sandbox`] that the workers of a pool have.
-///
-/// ```
-/// use procession::ProcessPool;
-///
-/// fn print(pool: &ProcessPool) {
-///     let Some(report) = pool.sandbox_report() else { return println!("no worker is ready yet") };
-///     for layer in report.layers() {
-///         println!("{}: {}", layer.layer, layer.missing.as_deref().unwrap_or("in force"));
-///     }
-/// }
-/// ```
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct SandboxReport {
-    layers: Vec<Layer>,
-}
-
-/// A layer of a [`Sandbox`]: `namespaces`, `limits`, `capabilities`, `landlock` or `seccomp`.
-///
-/// ```
-/// use procession::{Layer, SandboxReport};
-///
-/// fn missing(report: &SandboxReport) -> Vec<&Layer> {
-///     report.layers().iter().filter(|layer| layer.missing.is_some()).collect()
-/// }
-/// ```
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[non_exhaustive]
-pub struct Layer {
-    /// Its name.
-    pub layer: String,
-    /// Why the workers do not have it. `None`: they have it.
-    pub missing: Option<String>,
-    /// Workers go on without it: see [`Sandbox::require_namespaces`].
-    pub is_optional: bool,
-}
-
-impl SandboxReport {
-    /// All layers. None if the pool has no sandbox.
-    /// See the example of [`ProcessPool::sandbox_report`](crate::ProcessPool::sandbox_report).
-    pub fn layers(&self) -> &[Layer] {
-        &self.layers
-    }
-
-    /// Whether there is a sandbox and no layer is missing, apart from an optional one.
-    /// See the example of [`ProcessPool::sandbox_report`](crate::ProcessPool::sandbox_report).
-    pub fn is_complete(&self) -> bool {
-        let is_there = |layer: &Layer| layer.missing.is_none() || layer.is_optional;
-        !self.layers.is_empty() && self.layers.iter().all(is_there)
-    }
-}
-
-impl fmt::Display for SandboxReport {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.layers.is_empty() {
-            return f.write_str("no sandbox");
-        }
-        for (n, Layer { layer, missing, .. }) in self.layers.iter().enumerate() {
-            let separator = if n == 0 { "" } else { ", " };
-            let layer = printable(layer);
-            match missing {
-                None => write!(f, "{separator}{layer}")?,
-                Some(why) => write!(f, "{separator}without {layer} ({})", printable(why))?,
-            }
-        }
-        Ok(())
-    }
-}
-
 /// What a system call that was refused is called in [`Death::violation`](crate::Death::violation).
 pub(crate) fn violation(call: u32) -> Box<str> {
     match sandbox::syscalls::name(call) {
@@ -375,7 +334,12 @@ pub(crate) fn violation(call: u32) -> Box<str> {
     }
 }
 
-/// The same for a call whose name was not noted: one that was made with SIGSYS blocked, as the C library does to
+/// That a worker had more than [`Sandbox::total_memory`].
+pub(crate) fn violation_of_memory(bytes: u64) -> Box<str> {
+    format!("memory: more than {bytes} bytes").into()
+}
+
+/// A system call whose name was not noted: one that was made with SIGSYS blocked, as the C library does to
 /// start a program, or one of 32 bits.
 pub(crate) fn violation_without_name() -> Box<str> {
     "a call without a name, such as one that starts a program: denied".into()
@@ -384,24 +348,6 @@ pub(crate) fn violation_without_name() -> Box<str> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_report_names_what_is_there_and_what_is_missing() {
-        assert_eq!(SandboxReport::default().to_string(), "no sandbox");
-        let layer = |layer: &str, missing: Option<&str>| Layer {
-            layer: layer.to_owned(),
-            missing: missing.map(str::to_owned),
-            is_optional: layer == "namespaces",
-        };
-        let mut report = SandboxReport { layers: vec![layer("seccomp", None)] };
-        assert!(report.is_complete());
-        report.layers.push(layer("landlock", Some("too\told\u{1b}")));
-        assert_eq!(report.to_string(), "seccomp, without landlock (too\told\\u{1b})");
-        assert!(!report.is_complete());
-        report.layers[1].layer = "namespaces".to_owned();
-        report.layers[1].is_optional = true;
-        assert!(report.is_complete());
-    }
 
     #[test]
     fn a_path_that_does_not_exist_is_an_error_of_the_settings() {

@@ -143,8 +143,8 @@ pub struct Death {
     /// The calls in which it crashed, if a signal such as SIGSEGV or SIGABRT ended it and the worker could
     /// record them. If it ran several tasks at a time, they may be those of another of them.
     pub backtrace: Option<Backtrace>,
-    /// The system call that the [`Sandbox`](crate::Sandbox) does not allow and that ended the process, such
-    /// as `socket: denied`. Where nothing could note its name, as when the C library starts a program with all
+    /// What the [`Sandbox`](crate::Sandbox) does not allow and what ended the process: a system call, such as
+    /// `socket: denied`, or `memory: more than 1073741824 bytes`. Where nothing could note its name, as when the C library starts a program with all
     /// signals blocked, the text says so.
     pub violation: Option<Box<str>>,
 }
@@ -207,7 +207,7 @@ impl fmt::Display for Death {
         let is_killed = *exit == Exit::Signal(rustix::process::Signal::KILL.as_raw());
         if *is_collateral {
             write!(f, " (ended with another task that ran for too long in the same worker)")?;
-        } else if is_killed {
+        } else if is_killed && self.violation.is_none() {
             write!(f, " (sent by `kill`, the out-of-memory killer or the CPU limit)")?;
         }
         if let Some(violation) = &self.violation {

@@ -9,6 +9,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::control_groups::ControlGroups;
 use super::crash_keeper::CrashKeeper;
 use super::initializer::Initializer;
 use super::inner::Setup;
@@ -339,6 +340,7 @@ impl Builder {
         let (template, preload) = Template::of(preload.transpose()?);
         let spares = validate::spares(spares)?;
         let crash_keeper = crash_dir.as_deref().map(CrashKeeper::new).transpose()?;
+        let control_groups = ControlGroups::create(&sandbox)?;
         // Last, so that a setting that is refused leaves no journal.
         let journal = pool_journal::begin(journal, &build_id, &slots, &mut worker_env)?;
         let traces = Traces::begin(trace_level, &mut worker_env);
@@ -370,6 +372,7 @@ impl Builder {
             worker_env,
             build_id,
             sandbox,
+            control_groups,
             crash_keeper,
         };
         ProcessPool::start(

@@ -16,8 +16,8 @@ use std::io::{self, PipeWriter};
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::mpsc::{self, Sender};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread;
 use std::time::{Duration, Instant};
-use std::{fs, thread};
 
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
@@ -25,6 +25,10 @@ use rustix::process::{
     Pid, Signal, WaitId, WaitIdOptions, kill_process, kill_process_group, test_kill_process, waitid,
 };
 
+mod held;
+
+use self::held::is_dead_but_held;
+use super::control_groups::LONGEST_END;
 use super::endings::{LOOK_AGAIN, WRITE_OFF};
 use super::inner::PoolInner;
 use super::output::{OutputPipes, OutputStream};
@@ -32,6 +36,7 @@ use super::program::Program;
 use super::supervisor::SupervisorMessage;
 use crate::error::Exit;
 use crate::transport::Invitation;
+use procession_os::cgroup::Group;
 use procession_os::mark::Mark;
 use procession_os::reap::{Reaped, reap};
 use procession_os::spawn::{Image, spawn};
@@ -63,6 +68,8 @@ pub(crate) struct Child {
     pid: Pid,
     /// Refers to this process even after its id is reused.
     pidfd: Option<OwnedFd>,
+    /// Its control group, until the processes in it have ended.
+    group: Mutex<Option<Group>>,
     life: Mutex<Life>,
     /// Taken and called once: at the end of the process, or when it is written off.
     on_end: Mutex<Option<OnEnd>>,
@@ -89,6 +96,16 @@ pub(crate) struct Ended {
     pub exit: Exit,
     pub usage: ResourceUsage,
     pub last_output: Vec<String>,
+    /// The system killed it because it had more memory than its control group may have.
+    pub is_out_of_memory: bool,
+}
+
+impl Ended {
+    /// The end of a process whose status and last lines are not known.
+    pub(super) fn unknown(exit: Exit) -> Self {
+        let (usage, last_output) = (ResourceUsage::default(), Vec::new());
+        Self { exit, usage, last_output, is_out_of_memory: false }
+    }
 }
 
 impl Child {
@@ -99,6 +116,7 @@ impl Child {
         env: &[(OsString, OsString)],
         input: OwnedFd,
         mark: Option<&Mark>,
+        group: Option<Group>,
         supervisor: Sender<SupervisorMessage>,
     ) -> io::Result<(Self, OutputPipes)> {
         let (outputs, its_stdout, its_stderr) = OutputPipes::create(program.prelude)?;
@@ -111,14 +129,18 @@ impl Child {
             .closing_all_descriptors(sandbox.is_on());
         // It leads a process group: Ctrl-C in the terminal reaches only the coordinator, and the
         // processes that a task starts can be killed together with the worker.
-        let pid = spawn(image, [input, its_stdout, its_stderr], mark)?;
-        Ok((Self::of(pid, supervisor), outputs))
+        let pid = spawn(image, [input, its_stdout, its_stderr], mark, group.as_ref())?;
+        Ok((Self::of(pid, group, supervisor), outputs))
     }
 
     /// A child of this process that was started in another way.
-    pub(crate) fn of(pid: Pid, supervisor: Sender<SupervisorMessage>) -> Self {
-        let (life, on_end) = (Mutex::default(), Mutex::default());
-        Self { pid, pidfd: pidfd(pid), life, on_end, supervisor }
+    pub(crate) fn of(
+        pid: Pid,
+        group: Option<Group>,
+        supervisor: Sender<SupervisorMessage>,
+    ) -> Self {
+        let (life, on_end, group) = (Mutex::default(), Mutex::default(), Mutex::new(group));
+        Self { pid, pidfd: pidfd(pid), group, life, on_end, supervisor }
     }
 
     pub(crate) fn pid(&self) -> u32 {
@@ -217,8 +239,7 @@ impl Child {
     /// Gives the process up: reports it as ended with [`Exit::WrittenOff`].
     fn write_off(&self) {
         self.life().is_written_off = true;
-        let (exit, usage) = (Exit::WrittenOff, ResourceUsage::default());
-        self.conclude(Ended { exit, usage, last_output: Vec::new() });
+        self.conclude(Ended::unknown(Exit::WrittenOff));
     }
 
     /// Whether all of its threads are dead and another process keeps them as their tracer: until it lets
@@ -230,8 +251,7 @@ impl Child {
     /// Reports such a process as ended.
     fn conclude_held(&self) {
         self.life().is_written_off = true;
-        let (exit, usage) = (Exit::Unknown, ResourceUsage::default());
-        self.conclude(Ended { exit, usage, last_output: Vec::new() });
+        self.conclude(Ended::unknown(Exit::Unknown));
     }
 
     /// Whether it was given up, so that its threads may never end.
@@ -278,9 +298,21 @@ impl Child {
         let _ = kill_process_group(self.pid, Signal::KILL);
     }
 
+    /// After the end of the process: ends all others in its control group, and removes that. Returns whether the
+    /// system has killed it for its memory.
+    fn end_group(&self) -> bool {
+        let group = self.group.lock().unwrap_or_else(PoisonError::into_inner).take();
+        group.is_some_and(|group| {
+            // Where a process runs on, the group stays, and the sweep of another program tries again.
+            let _ = group.end(LONGEST_END);
+            group.was_out_of_memory()
+        })
+    }
+
     /// Ends and reaps a process that has no watch thread.
     pub(crate) fn kill_and_reap(&self) {
         self.kill();
+        let _ = self.end_group();
         let _ = self.reap();
     }
 
@@ -340,32 +372,6 @@ fn signal_by(_: &OwnedFd, _: Signal) -> rustix::io::Result<()> {
     Err(Errno::NOSYS)
 }
 
-/// See [`Child::is_dead_but_held`]. A dead process without a tracer is reaped in a moment.
-fn is_dead_but_held(pid: u32) -> bool {
-    let Ok(tasks) = fs::read_dir(format!("/proc/{pid}/task")) else { return false };
-    // A thread that has gone since then has no state.
-    let threads: Vec<_> = tasks.flatten().filter_map(|task| ThreadState::of(&task)).collect();
-    threads.iter().all(|thread| thread.is_dead) && threads.iter().any(|thread| thread.is_traced)
-}
-
-/// What `/proc` says about a thread.
-struct ThreadState {
-    is_dead: bool,
-    /// By a process of this namespace of process ids.
-    is_traced: bool,
-}
-
-impl ThreadState {
-    fn of(task: &fs::DirEntry) -> Option<Self> {
-        let status = fs::read_to_string(task.path().join("status")).ok()?;
-        // The name, which may be anything, has no line breaks there.
-        let field = |name: &str| status.lines().find_map(|line| line.strip_prefix(name));
-        let is_dead = field("State:")?.trim_start().starts_with('Z');
-        let is_traced = field("TracerPid:").is_some_and(|tracer| tracer.trim() != "0");
-        Some(Self { is_dead, is_traced })
-    }
-}
-
 /// Keeps the process in a list whose members are reaped at the next call.
 fn reap_later(pid: Pid) {
     static HELD: Mutex<Vec<Pid>> = Mutex::new(Vec::new());
@@ -396,34 +402,14 @@ pub(crate) fn watch(
         // Processes that it started could hold its output open. The group's id cannot be reused
         // before the process is reaped.
         child.kill_group();
+        let is_out_of_memory = child.end_group();
         // The last lines belong to the report, so they are read before it is made.
         let signal: PipeWriter = its_end;
         drop(signal);
         let last_output = its_last_lines.recv().unwrap_or_default();
         let _ = listener.join();
         let (exit, usage) = child.reap();
-        child.conclude(Ended { exit, usage, last_output });
+        child.conclude(Ended { exit, usage, last_output, is_out_of_memory });
     };
     pool.start_thread(format!("watch-{pid}"), watch)
-}
-
-#[cfg(test)]
-#[cfg(all(target_os = "linux", not(feature = "portable")))]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_dead_process_that_nothing_traces_is_not_held() {
-        let mut child = std::process::Command::new("true").spawn().expect("a process");
-        let until = Instant::now() + Duration::from_secs(30);
-        let stat = format!("/proc/{}/stat", child.id());
-        while !fs::read_to_string(&stat).expect("a process").contains(") Z ") {
-            assert!(Instant::now() < until, "it does not end");
-            thread::sleep(Duration::from_millis(1));
-        }
-        assert!(!is_dead_but_held(child.id()));
-        child.wait().expect("a status");
-        assert!(!is_dead_but_held(child.id()));
-        assert!(!is_dead_but_held(std::process::id()));
-    }
 }

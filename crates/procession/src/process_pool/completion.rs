@@ -14,7 +14,7 @@ use super::pool_journal::{Loss, LostTask};
 use super::work_item::WorkItem;
 use super::worker_handle::WorkerHandle;
 use crate::error::{Backtrace, Death, Exit, TaskError, with_unit};
-use crate::sandbox::{violation, violation_without_name};
+use crate::sandbox::{violation, violation_of_memory, violation_without_name};
 use crate::scheduler::{Event, Verdict};
 use crate::task::TaskId;
 use crate::transport::{Reply, Status};
@@ -84,15 +84,23 @@ impl PoolInner {
 
     /// Passes the end of a worker that had been ready to the scheduler, and completes the tasks that
     /// end with it.
-    pub(super) fn exited(&self, handle: &WorkerHandle, exit: Exit, last_output: Vec<String>) {
+    pub(super) fn exited(
+        &self,
+        handle: &WorkerHandle,
+        exit: Exit,
+        last_output: Vec<String>,
+        is_out_of_memory: bool,
+    ) {
         let worker_id = handle.worker_id;
         let (worker, pid) = (worker_id.worker_index, handle.pid());
         let begun = handle.begun();
         let record = handle.crash(exit);
         let is_refused = self.setup.sandbox.is_on() && exit == Exit::Signal(Signal::SYS.as_raw());
         let refused_call = record.as_ref().and_then(|record| record.refused_call);
-        let violation =
-            refused_call.map(violation).or_else(|| is_refused.then(violation_without_name));
+        let too_much = self.setup.sandbox.total_memory_bytes().filter(|_| is_out_of_memory);
+        let violation = refused_call.map(violation);
+        let violation = violation.or_else(|| is_refused.then(violation_without_name));
+        let violation = violation.or_else(|| too_much.map(violation_of_memory));
         let backtrace = record.and_then(|record| Backtrace::from_record(&record));
         let labels = self.listeners.journal().map_or_else(Vec::new, |_| handle.labels());
         let data = CompletionData::Death { worker, pid, last_output, backtrace, violation, labels };

@@ -21,7 +21,7 @@ use std::time::Duration;
 use rustix::process::Signal;
 
 use super::PoolEvent;
-use super::child::{Child, Ended, ResourceUsage};
+use super::child::{Child, Ended};
 use super::handshake;
 use super::inner::PoolInner;
 use super::receive;
@@ -109,12 +109,12 @@ fn serve(
     if let Some(traces) = pool.listeners.traces() {
         handle.traces().end(traces, handle);
     }
-    let Ended { exit, usage, last_output } = until_ended(handle, ended);
+    let Ended { exit, usage, last_output, is_out_of_memory } = until_ended(handle, ended);
     let is_regular = exit == Exit::Code(0)
         || exit == Exit::Signal(Signal::KILL.as_raw())
             && handle.kill_reason() == Some(KillReason::Unneeded);
     pool.listeners.event(|| PoolEvent::WorkerExited { worker, pid, exit, usage, is_regular });
-    pool.exited(handle, exit, last_output);
+    pool.exited(handle, exit, last_output, is_out_of_memory);
 }
 
 /// Kills a process whose start failed, and reports the failure.
@@ -159,10 +159,8 @@ fn end_start(
 
 /// Waits for the report of the watch thread.
 fn until_ended(handle: &WorkerHandle, ended: &Receiver<Ended>) -> Ended {
-    let gone =
-        || Ended { exit: Exit::Unknown, usage: ResourceUsage::default(), last_output: Vec::new() };
     // The watch thread drops its sender without a report only if it panicked.
-    let ended = ended.recv().unwrap_or_else(|_| gone());
+    let ended = ended.recv().unwrap_or_else(|_| Ended::unknown(Exit::Unknown));
     handle.release();
     ended
 }

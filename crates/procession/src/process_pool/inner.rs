@@ -8,6 +8,7 @@ use std::time::Instant;
 
 use super::clock::Clock;
 use super::completion::CompletionData;
+use super::control_groups::ControlGroups;
 use super::crash_keeper::CrashKeeper;
 use super::endings::PoolThread;
 use super::initializer::{Initializer, InitializerKind};
@@ -80,6 +81,7 @@ pub(super) struct Setup {
     pub(super) worker_env: Vec<(OsString, OsString)>,
     pub(super) build_id: String,
     pub(super) sandbox: Sandbox,
+    pub(super) control_groups: ControlGroups,
     pub(super) crash_keeper: Option<CrashKeeper>,
 }
 
@@ -117,8 +119,15 @@ impl Setup {
         if procession_os::memory::is_limited() {
             return 0;
         }
-        let limits = [self.limits.most_address_space(), self.max_memory].into_iter().flatten();
-        limits.map(|limit| limit / SHARE).min().unwrap_or(u64::MAX).min(MOST_BYTES)
+        let total = self.sandbox.total_memory_bytes();
+        let limits = [self.limits.most_address_space(), self.max_memory, total];
+        limits
+            .into_iter()
+            .flatten()
+            .map(|limit| limit / SHARE)
+            .min()
+            .unwrap_or(u64::MAX)
+            .min(MOST_BYTES)
     }
 }
 
@@ -204,6 +213,7 @@ impl PoolInner {
 
     /// Notes which layers of the sandbox a worker has.
     pub(super) fn note_sandbox(&self, report: &SandboxReport) {
+        let report = &report.behind(self.setup.control_groups.layers());
         let mut last = self.sandbox_report.lock().unwrap_or_else(PoisonError::into_inner);
         if last.as_ref() != Some(report) {
             *last = Some(report.clone());

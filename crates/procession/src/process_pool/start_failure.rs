@@ -80,7 +80,10 @@ impl StartFailure {
         let longest = with_unit(start_timeout);
         let is_late = kill_reason == Some(KillReason::Late);
         let said = last_words(&end.last_output).map(|line| format!("; it last said: {line}"));
-        let said = said.unwrap_or_default();
+        let mut said = said.unwrap_or_default();
+        if end.is_out_of_memory {
+            said.push_str("; it had more memory than `Sandbox::total_memory` allows");
+        }
         let (reason, next_start) = match self {
             // These do not depend on the program.
             Self::System(reason) => return (reason, NextStart::WithBackoff),
@@ -155,7 +158,7 @@ fn silent_until_timeout(pool: &PoolInner, rank: usize, said: &str) -> (String, N
 fn ended_silently(pool: &PoolInner, rank: usize, end: &Ended, said: &str) -> (String, NextStart) {
     /// Exit code of a program that the loader could not load, for lack of memory.
     const NOT_LOADED: i32 = 127;
-    let Ended { exit, usage: _, last_output } = end;
+    let Ended { exit, last_output, .. } = end;
     if let Some(removed) = removed_by_wrapper(last_output) {
         return (format!("{removed}{said}"), NextStart::Unfit(UnfitProgram::Wrapper));
     }

@@ -21,6 +21,7 @@ use super::worker_handle::WorkerHandle;
 use crate::locked_dir;
 use crate::scheduler::NextStart;
 use crate::transport::{self, HandshakeMessage, Invitation, Marking, Sent, SharedRegion, Socket};
+use procession_os::cgroup::Group;
 use procession_os::mark::Mark;
 
 /// Starts a worker process, its watch, listen and handler threads.
@@ -37,10 +38,13 @@ pub(super) fn start(pool: &Arc<PoolInner>, handle: &Arc<WorkerHandle>) -> Result
     // If it cannot be sent, the worker works without it.
     let _ = HandshakeMessage::Begin.send(&socket, &[]);
     let template = pool.setup.template.as_ref();
+    let group = pool.setup.control_groups.create_one();
+    let group =
+        group.map_err(|error| NotStarted::new("make a control group for a worker", &error))?;
     let (invitation, mark) = invite(pool, handle.worker(), &start, &input, template.is_none())?;
     let (rank, child, outputs) = match template {
-        None => spawn(pool, &invitation, input, mark.as_ref())?,
-        Some(template) => copy(pool, template, handle, &invitation, input)?,
+        None => spawn(pool, &invitation, input, mark.as_ref(), group)?,
+        Some(template) => copy(pool, template, handle, &invitation, input, group)?,
     };
     let awaited = StartMarks::new(start, mark, &child);
     // Allocating the region takes as long as the worker needs to load its program; after the start
@@ -62,17 +66,19 @@ pub(super) fn start(pool: &Arc<PoolInner>, handle: &Arc<WorkerHandle>) -> Result
     pool.add_thread(handler, None);
     // After the first start, which it does not delay.
     static SWEEP: Once = Once::new();
-    SWEEP.call_once(|| sweep(pool));
+    SWEEP.call_once(|| sweep(pool, |_| _ = locked_dir::sweep(&tempfile::env::temp_dir(), PURPOSE)));
+    if pool.setup.sandbox.is_on() {
+        static SWEEP: Once = Once::new();
+        SWEEP.call_once(|| sweep(pool, |pool| pool.setup.control_groups.sweep()));
+    }
     Ok(())
 }
 
 /// Removes what killed programs have left. Runs on a thread of its own, since it may take long and no deadline may be
 /// missed. If the thread cannot be started, the next program removes it.
-fn sweep(pool: &Arc<PoolInner>) {
-    let sweep = || {
-        locked_dir::sweep(&tempfile::env::temp_dir(), PURPOSE);
-    };
-    if let Ok(thread) = pool.start_thread("sweep".to_owned(), sweep) {
+fn sweep(pool: &Arc<PoolInner>, sweep: fn(&PoolInner)) {
+    let its_pool = Arc::clone(pool);
+    if let Ok(thread) = pool.start_thread("sweep".to_owned(), move || sweep(&its_pool)) {
         pool.add_thread(thread, None);
     }
 }
@@ -122,11 +128,12 @@ fn copy(
     handle: &WorkerHandle,
     invitation: &Invitation,
     input: OwnedFd,
+    group: Option<Group>,
 ) -> Result<(usize, Arc<Child>, OutputPipes), NotStarted> {
     let (outputs, its_stdout, its_stderr) = OutputPipes::create(&[])
         .map_err(|error| NotStarted::new("make pipes for a worker", &error))?;
     let streams = [input, its_stdout, its_stderr];
-    let (rank, child) = template.copy(pool, handle, invitation, streams)?;
+    let (rank, child) = template.copy(pool, handle, invitation, streams, group)?;
     Ok((rank, Arc::new(child), outputs))
 }
 
@@ -136,10 +143,11 @@ pub(super) fn spawn(
     invitation: &Invitation,
     input: OwnedFd,
     mark: Option<&Mark>,
+    group: Option<Group>,
 ) -> Result<(usize, Arc<Child>, OutputPipes), NotStarted> {
     let (rank, program) = pool.setup.programs.current();
     let (env, supervisor) = (&pool.setup.worker_env, pool.supervisor.clone());
-    let spawned = Child::spawn(program, invitation, env, input, mark, supervisor);
+    let spawned = Child::spawn(program, invitation, env, input, mark, group, supervisor);
     let (child, outputs) = spawned.map_err(|error| {
         let not_started = NotStarted::new(&format!("start {}", program.path.display()), &error);
         // A shortage is not a fault of the program.

@@ -32,6 +32,7 @@ use crate::error::with_unit;
 use crate::printable::printable;
 use crate::scheduler::{NextStart, UnfitProgram};
 use crate::transport::{HandshakeMessage, Invitation, Sent, Socket};
+use procession_os::cgroup::Group;
 use procession_os::{copy, sealed};
 
 /// The template of a pool. One process at a time.
@@ -178,7 +179,8 @@ impl Template {
         let _ = HandshakeMessage::Begin.send(&socket, &[]);
         let (mut invitation, mark) = start_worker::invite(pool, worker, &start, &input, true)?;
         invitation.is_template = true;
-        let (rank, child, outputs) = start_worker::spawn(pool, &invitation, input, mark.as_ref())?;
+        let (rank, child, outputs) =
+            start_worker::spawn(pool, &invitation, input, mark.as_ref(), None)?;
         let awaited = Mutex::new(Some(StartMarks::new(start, mark, &child)));
         let (its_child, failure) = (Arc::clone(&child), Mutex::default());
         let process = TemplateProcess { child: its_child, socket, rank, worker, awaited, failure };
@@ -328,6 +330,7 @@ impl Template {
         handle: &WorkerHandle,
         invitation: &Invitation,
         streams: [OwnedFd; 3],
+        group: Option<Group>,
     ) -> Result<(usize, Child), NotStarted> {
         let process = self.await_ready(handle)?;
         let failed = |cause: &str| NotStarted {
@@ -340,7 +343,8 @@ impl Template {
             .map_err(|error| NotStarted::new("make memory for an invitation", &error))?;
         let _copying = self.copying.lock().unwrap_or_else(PoisonError::into_inner);
         let [input, output, error] = &streams;
-        let fds = [input.as_fd(), output.as_fd(), error.as_fd(), file.as_fd()];
+        let mut fds = vec![input.as_fd(), output.as_fd(), error.as_fd(), file.as_fd()];
+        fds.extend(group.as_ref().map(Group::as_fd));
         if HandshakeMessage::Copy.send(&process.socket, &fds) != Sent::Yes {
             return Err(failed("it takes no requests"));
         }
@@ -354,7 +358,7 @@ impl Template {
                 let pid = pid.ok_or_else(|| failed("it named no process"))?;
                 // The copy does so itself; but it may be killed with its group before that.
                 let _ = setpgid(Some(pid), Some(pid));
-                Ok((process.rank, Child::of(pid, pool.supervisor.clone())))
+                Ok((process.rank, Child::of(pid, group, pool.supervisor.clone())))
             }
             Ok(Some((HandshakeMessage::NotCopied(reason), _))) => Err(failed(&printable(&reason))),
             _ => {

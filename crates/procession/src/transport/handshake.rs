@@ -193,7 +193,8 @@ pub(crate) enum HandshakeMessage {
     Preload { name: String },
     /// The template has run that task.
     Preloaded,
-    /// To a template, with the streams of a worker and a file that has its [`Invitation`].
+    /// To a template, with the streams of a worker, a file that has its [`Invitation`], and its control group if
+    /// it has one.
     Copy,
     /// The process id of the worker.
     Copied { pid: u32 },

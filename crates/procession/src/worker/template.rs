@@ -6,7 +6,7 @@
 //!     │ ◄─────────────────────────────── Hello ── │   serves: no longer awaited
 //!     │ ── Preload{name}, its text ────────────► │   runs the task
 //!     │ ◄───────────── Preloaded, CannotServe ── │
-//!     │ ── Copy, 3 streams, invitation ────────► │ ── copies itself ─► worker: goes on in `Asked::serve`
+//!     │ ── Copy, 3 streams, invitation, group ─► │ ── copies itself ─► worker: goes on in `Asked::serve`
 //!     │ ◄──────────── Copied{pid}, NotCopied ─── │
 //! ```
 //!
@@ -114,10 +114,11 @@ enum Made {
 }
 
 fn copy_this(fds: Vec<OwnedFd>) -> io::Result<Made> {
-    let [input, output, error, invitation] =
-        <[OwnedFd; 4]>::try_from(fds).map_err(|_| io::ErrorKind::InvalidData)?;
+    let mut fds = fds.into_iter();
+    let mut next = || fds.next().ok_or(io::ErrorKind::InvalidData);
+    let [input, output, error, invitation] = [next()?, next()?, next()?, next()?];
     let invitation: Invitation = serde_json::from_slice(&read_all(invitation)?)?;
-    match copy::copy([input, output, error])? {
+    match copy::copy([input, output, error], fds.next())? {
         Copied::Original(pid) => Ok(Made::Copy(pid.as_raw_nonzero().get().unsigned_abs())),
         Copied::Copy => Ok(Made::Worker(invitation)),
     }

@@ -4,6 +4,7 @@
 #![allow(unsafe_code, reason = "a way out has no safe interface")]
 
 mod attempts;
+mod groups;
 mod spaces;
 mod tries;
 mod ways;
@@ -24,6 +25,13 @@ use procession::{
     TaskError,
 };
 
+use self::groups::{
+    a_process_that_has_left_its_worker_ends_with_it,
+    all_memory_is_bounded_by_a_control_group_or_the_pool_is_refused,
+    copies_of_a_template_have_control_groups, each_worker_has_a_control_group_until_its_end,
+    threads_are_bounded_by_a_control_group,
+    what_a_killed_program_has_left_in_control_groups_is_ended_by_the_next_one,
+};
 use self::spaces::{
     a_required_namespace_that_is_missing_is_a_typed_error, threads_are_bounded_for_another_user,
 };
@@ -46,6 +54,12 @@ pub(crate) fn trials() -> Vec<Trial> {
         what_a_worker_leaves_where_it_may_write_is_no_trap,
         a_required_namespace_that_is_missing_is_a_typed_error,
         threads_are_bounded_for_another_user,
+        each_worker_has_a_control_group_until_its_end,
+        copies_of_a_template_have_control_groups,
+        a_process_that_has_left_its_worker_ends_with_it,
+        what_a_killed_program_has_left_in_control_groups_is_ended_by_the_next_one,
+        threads_are_bounded_by_a_control_group,
+        all_memory_is_bounded_by_a_control_group_or_the_pool_is_refused,
         without_a_sandbox_these_ways_are_open,
         a_violation_names_its_call,
         exceptions_are_open_and_nothing_beside_them,
@@ -59,6 +73,7 @@ pub(crate) fn trials() -> Vec<Trial> {
 }
 
 pub(crate) fn add_to(registry: Registry) -> Registry {
+    let registry = registry.with::<groups::Leave>().with::<groups::Hoard>();
     registry.with::<Escape>().with::<attempts::Try>().with::<spaces::Bomb>()
 }
 
@@ -196,6 +211,7 @@ fn become_another_user() {
 /// This program once more, as a user without rights.
 pub(crate) fn play_if_asked() {
     spaces::play_if_asked();
+    groups::play_if_asked();
     if env::var_os(VARIABLE).is_none() {
         return;
     }

@@ -13,7 +13,7 @@ use crate::tasks::{Echo, quiet, succeeds_with};
 
 /// Starts threads until the system refuses one, or until there is this number. The output is the number that started.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub(super) struct Bomb(usize);
+pub(super) struct Bomb(pub usize);
 
 impl Task for Bomb {
     const NAME: &'static str = "bomb";

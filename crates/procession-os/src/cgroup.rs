@@ -1,0 +1,315 @@
+//! Control groups (version 2): processes that the kernel bounds together, and ends together, whatever they have
+//! done to leave their parents. Only on Linux, with the feature `sandbox`.
+//!
+//! A program may make groups below one that was delegated to it: by an owner other than that of the group above,
+//! by the mark of systemd (`Delegate=yes`), or as the top of a namespace. GroupBounds need more: the kernel gives none
+//! to groups beside processes of the group above them, so the program must be in a group below the delegated one
+//! (`DelegateSubgroup=`). No process is ever moved.
+
+use std::fs;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// The group in which this process may make others.
+///
+/// # Errors
+///
+/// Why there is none, in words.
+pub fn delegated() -> Result<PathBuf, String> {
+    imp::delegated()
+}
+
+/// Lets the groups below this one have bounds by this controller: `memory` or `pids`.
+///
+/// # Errors
+///
+/// Why they cannot, in words.
+pub fn enable(dir: &Path, controller: &str) -> Result<(), String> {
+    let read = |file| fs::read_to_string(dir.join(file)).unwrap_or_default();
+    let has = |file| read(file).split_ascii_whitespace().any(|name| name == controller);
+    if !has("cgroup.controllers") {
+        return Err(format!("the delegated group has no controller `{controller}`"));
+    }
+    if has("cgroup.subtree_control") {
+        return Ok(());
+    }
+    let enabled = fs::write(dir.join("cgroup.subtree_control"), format!("+{controller}"));
+    enabled.map_err(|error| match error.kind() {
+        io::ErrorKind::ResourceBusy => {
+            "this program is in the delegated group itself, not in one below it".to_owned()
+        }
+        _ => format!("the system refuses the controller `{controller}`: {error}"),
+    })
+}
+
+/// What all processes of a group may have together.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct GroupBounds {
+    /// Memory, in bytes, with that of memory files. Beyond it, all processes of the group are killed.
+    pub memory: Option<u64>,
+    /// Threads and processes.
+    pub threads: Option<u64>,
+}
+
+/// A group that this process has made. It is removed when it is dropped and empty.
+#[derive(Debug)]
+pub struct Group {
+    path: PathBuf,
+    dir: OwnedFd,
+    maker: u32,
+}
+
+impl Group {
+    /// Makes a group, for processes that are [started](crate::spawn::spawn) in it.
+    ///
+    /// # Errors
+    ///
+    /// What the system says.
+    pub fn create(path: PathBuf, bounds: GroupBounds) -> io::Result<Self> {
+        fs::create_dir(&path)?;
+        let dir = match fs::File::open(&path) {
+            Ok(dir) => dir.into(),
+            Err(error) => {
+                let _ = fs::remove_dir(&path);
+                return Err(error);
+            }
+        };
+        // From here on it is removed where an error is returned.
+        let group = Self { path, dir, maker: std::process::id() };
+        if let Some(threads) = bounds.threads {
+            group.set("pids.max", &threads.to_string())?;
+        }
+        if let Some(memory) = bounds.memory {
+            group.set("memory.oom.group", "1")?;
+            // Missing where the system counts no memory that was swapped out.
+            if group.path.join("memory.swap.max").exists() {
+                group.set("memory.swap.max", "0")?;
+            }
+            group.set("memory.max", &memory.to_string())?;
+        }
+        Ok(group)
+    }
+
+    fn set(&self, file: &str, value: &str) -> io::Result<()> {
+        fs::write(self.path.join(file), value)
+    }
+
+    /// Kills all processes in it, and waits until they have ended. Returns whether they have.
+    pub fn end(&self, longest: Duration) -> bool {
+        end(&self.path, longest)
+    }
+
+    /// Whether the kernel has killed processes of it because it had more memory than its bound.
+    pub fn was_out_of_memory(&self) -> bool {
+        let events = fs::read_to_string(self.path.join("memory.events")).unwrap_or_default();
+        value_of(&events, "oom_kill").is_some_and(|kills| kills != "0")
+    }
+}
+
+impl AsFd for Group {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.dir.as_fd()
+    }
+}
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        // A forked copy of the process leaves it alone.
+        if self.maker == std::process::id() {
+            let _ = fs::remove_dir(&self.path);
+        }
+    }
+}
+
+/// Ends all processes in a group and in the groups below it, and removes it with these.
+///
+/// # Errors
+///
+/// A process runs on, or the system refuses the removal.
+pub fn remove_all(dir: &Path) -> io::Result<()> {
+    const LONGEST: Duration = Duration::from_millis(500);
+    if !end(dir, LONGEST) {
+        return Err(io::ErrorKind::ResourceBusy.into());
+    }
+    for entry in fs::read_dir(dir)?.flatten() {
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            fs::remove_dir(entry.path())?;
+        }
+    }
+    fs::remove_dir(dir)
+}
+
+fn end(dir: &Path, longest: Duration) -> bool {
+    const LONGEST_PAUSE: Duration = Duration::from_millis(20);
+    let until = Instant::now() + longest;
+    let mut pause = Duration::from_micros(250);
+    while !is_empty(dir) {
+        if Instant::now() >= until || fs::write(dir.join("cgroup.kill"), "1").is_err() {
+            return is_empty(dir);
+        }
+        thread::sleep(pause);
+        pause = (2 * pause).min(LONGEST_PAUSE);
+    }
+    true
+}
+
+/// Processes that have ended and were not reaped do not count.
+fn is_empty(dir: &Path) -> bool {
+    let events = fs::read_to_string(dir.join("cgroup.events"));
+    events.is_ok_and(|events| value_of(&events, "populated") == Some("0"))
+}
+
+/// Of lines such as `populated 0`.
+fn value_of<'t>(text: &'t str, name: &str) -> Option<&'t str> {
+    text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '))
+}
+
+#[cfg(not(all(
+    target_os = "linux",
+    any(target_arch = "x86_64", target_arch = "aarch64"),
+    feature = "sandbox",
+    not(feature = "portable")
+)))]
+mod imp {
+    use std::path::PathBuf;
+
+    pub(super) fn delegated() -> Result<PathBuf, String> {
+        Err("there is a sandbox on Linux only".to_owned())
+    }
+}
+
+#[cfg(all(
+    target_os = "linux",
+    any(target_arch = "x86_64", target_arch = "aarch64"),
+    feature = "sandbox",
+    not(feature = "portable")
+))]
+mod imp {
+    use std::fs;
+    use std::os::unix::fs::MetadataExt;
+    use std::path::{Path, PathBuf};
+
+    use rustix::fs::{Access, access, getxattr};
+    use rustix::process::geteuid;
+
+    pub(super) fn delegated() -> Result<PathBuf, String> {
+        let read = |file| fs::read_to_string(file).map_err(|error| format!("{file}: {error}"));
+        let place = Place::of(&read("/proc/self/cgroup")?, &read("/proc/self/mountinfo")?);
+        let place = place.ok_or("this system has no control groups of version 2")?;
+        if !crate::spawn::can_start_in_groups() {
+            return Err("the system refuses the call that starts a process in a group".to_owned());
+        }
+        let is_usable = |dir: &PathBuf| {
+            // Who starts a process in a group must be allowed to move it there.
+            access(dir.join("cgroup.procs"), Access::WRITE_OK).is_ok()
+        };
+        place.delegated().filter(is_usable).ok_or_else(|| {
+            "no control group was delegated to this program (systemd: Delegate=yes)".to_owned()
+        })
+    }
+
+    /// Where the groups are mounted, and the one of this process there.
+    #[derive(Debug, PartialEq, Eq)]
+    struct Place {
+        top: PathBuf,
+        own: PathBuf,
+    }
+
+    impl Place {
+        /// From the files of `/proc/self` with these names.
+        fn of(cgroup: &str, mountinfo: &str) -> Option<Self> {
+            let own = cgroup.lines().find_map(|line| line.strip_prefix("0::"))?;
+            mountinfo.lines().find_map(|line| {
+                let (mount, file_system) = line.split_once(" - ")?;
+                let mut fields = mount.split(' ').skip(3);
+                let (root, top) = (fields.next()?, Path::new(fields.next()?));
+                // A group outside of the namespace begins with `/..`.
+                let below = Path::new(own).strip_prefix(root).ok()?;
+                let is_below = !below.iter().any(|part| part == "..");
+                let place = || Self { top: top.to_owned(), own: top.join(below) };
+                (file_system.starts_with("cgroup2 ") && is_below).then(place)
+            })
+        }
+
+        /// The group above is better: groups below it can have bounds.
+        fn delegated(&self) -> Option<PathBuf> {
+            let above = self.own.parent().filter(|_| self.own != self.top);
+            // The top has this file if it is that of a namespace; else it belongs to the whole system.
+            let is_given = |dir: &Path| dir == self.top && dir.join("cgroup.events").exists();
+            let above = above.filter(|dir| is_given(dir) || is_marked(dir) || is_owned(dir));
+            let own = || {
+                Some(&*self.own).filter(|dir| *dir == self.top || is_marked(dir) || is_owned(dir))
+            };
+            above.or_else(own).map(Path::to_owned)
+        }
+    }
+
+    /// By systemd.
+    fn is_marked(dir: &Path) -> bool {
+        let says_yes = |name| {
+            let mut value = [0; 1];
+            getxattr(dir, name, &mut value[..]) == Ok(1) && value == *b"1"
+        };
+        says_yes("user.delegate") || says_yes("trusted.delegate")
+    }
+
+    /// By a user who does not own the group above.
+    fn is_owned(dir: &Path) -> bool {
+        let user = geteuid();
+        let owner = |dir: &Path| fs::metadata(dir).ok().map(|dir| dir.uid());
+        !user.is_root()
+            && owner(dir) == Some(user.as_raw())
+            && dir.parent().and_then(owner) != Some(user.as_raw())
+    }
+
+    #[cfg(test)]
+    mod tests {
+        use super::*;
+
+        const MOUNTS: &str = "\
+24 30 0:22 / /proc rw,nosuid - proc proc rw
+35 25 0:30 / /sys/fs/cgroup ro,nosuid shared:9 - tmpfs tmpfs ro
+36 35 0:31 / /sys/fs/cgroup/unified rw,nosuid shared:10 - cgroup2 cgroup2 rw,nsdelegate
+37 35 0:32 / /sys/fs/cgroup/pids rw shared:11 - cgroup cgroup rw,pids
+";
+
+        #[test]
+        fn the_group_of_a_process_is_found_where_groups_of_version_2_are_mounted() {
+            let place = |cgroup, mounts| Place::of(cgroup, mounts).map(|place| place.own);
+            let own = "8:pids:/other\n0::/user.slice/a.service\n";
+            let there = "/sys/fs/cgroup/unified/user.slice/a.service";
+            assert_eq!(place(own, MOUNTS), Some(there.into()));
+            assert_eq!(place("0::/\n", MOUNTS), Some("/sys/fs/cgroup/unified".into()));
+            assert_eq!(place("8:pids:/other\n", MOUNTS), None);
+            assert_eq!(place("0::/../outside\n", MOUNTS), None);
+            assert_eq!(place(own, "24 30 0:22 / /proc rw - proc proc rw\n"), None);
+            let part = "36 35 0:31 /user.slice /groups rw - cgroup2 cgroup2 rw\n";
+            assert_eq!(place(own, part), Some("/groups/a.service".into()));
+            assert_eq!(place("0::/system.slice\n", part), None);
+        }
+
+        #[test]
+        fn a_group_is_delegated_by_a_mark_or_at_the_top() {
+            let base = tempfile::tempdir().expect("a directory");
+            let top = base.path().to_owned();
+            let own = top.join("service").join("main");
+            fs::create_dir_all(&own).expect("directories");
+            let place = Place { top: top.clone(), own: own.clone() };
+            // A user who owns the directories owns the one for temporary files as well, or is root.
+            assert!(place.delegated().is_none_or(|dir| !geteuid().is_root() && dir != own));
+            let flags = rustix::fs::XattrFlags::empty();
+            if rustix::fs::setxattr(top.join("service"), "user.delegate", b"1", flags).is_ok() {
+                assert_eq!(place.delegated(), Some(top.join("service")));
+            }
+            let at_the_top = Place { top: own.clone(), own: own.clone() };
+            assert_eq!(at_the_top.delegated(), Some(own.clone()));
+            // Below the top of a namespace.
+            fs::write(top.join("service").join("cgroup.events"), "").expect("a file");
+            let below = Place { top: top.join("service"), own };
+            assert_eq!(below.delegated(), Some(top.join("service")));
+        }
+    }
+}

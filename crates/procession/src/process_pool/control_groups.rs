@@ -1,0 +1,102 @@
+//! [`ControlGroups`]: the control group of each worker in a sandbox, where one was delegated to this program. All
+//! processes of a worker are bounded and end together, also those that have left its process group.
+//!
+//! ```text
+//!   delegated/procession-1000-x7Kq0aTzP4mD    of a pool; locked by its process (`locked_dir.rs`)
+//!     worker-0, worker-1, …                   one for each process, from its first moment to its end
+//! ```
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use procession_os::cgroup::{self, Group, GroupBounds};
+
+use crate::error::PoolError;
+use crate::locked_dir::{self, LockedDir};
+use crate::sandbox::{Layer, Sandbox};
+
+/// What the names of the groups begin with.
+const PURPOSE: &str = "procession";
+
+/// The most threads and processes of a worker, where the bound is one of its group.
+const MOST_THREADS: u64 = 1_024;
+
+/// The longest wait for processes that a worker has left. They were killed.
+pub(super) const LONGEST_END: Duration = Duration::from_millis(500);
+
+/// The layers `cgroup`, `cgroup.threads` and `cgroup.memory` of a sandbox.
+#[derive(Debug, Default)]
+pub(super) struct ControlGroups {
+    /// `None`: workers have no groups.
+    pool: Option<LockedDir>,
+    bounds: GroupBounds,
+    layers: Vec<Layer>,
+    made: AtomicU64,
+}
+
+impl ControlGroups {
+    /// Makes the group of a pool.
+    ///
+    /// # Errors
+    ///
+    /// There is none that can bound the memory, and the sandbox needs that.
+    pub(super) fn create(sandbox: &Sandbox) -> Result<Self, PoolError> {
+        if !sandbox.is_on() {
+            return Ok(Self::default());
+        }
+        let made = cgroup::delegated().and_then(|delegated| make(&delegated));
+        let made = made.map(|pool| (pool.path().parent().map(Path::to_owned), pool));
+        let enable = |controller| {
+            let (delegated, pool) = made.as_ref().map_err(Clone::clone)?;
+            let delegated = delegated.iter().map(PathBuf::as_path);
+            delegated.chain([pool.path()]).try_for_each(|dir| cgroup::enable(dir, controller))
+        };
+        let layer = |name: &str, missing, is_optional| Layer {
+            layer: name.to_owned(),
+            missing,
+            is_optional,
+        };
+        let there = made.as_ref().err().cloned();
+        let threads = enable("pids").err();
+        let most_threads = threads.is_none().then_some(MOST_THREADS);
+        let mut bounds = GroupBounds { threads: most_threads, memory: None };
+        let mut layers = vec![layer("cgroup", there, true), layer("cgroup.threads", threads, true)];
+        if let Some(bytes) = sandbox.total_memory_bytes() {
+            let missing = enable("memory").err();
+            if let Some(why) = missing.clone().filter(|_| !sandbox.is_best_effort()) {
+                return Err(PoolError::SandboxUnavailable { layer: MEMORY.to_owned(), why });
+            }
+            bounds.memory = missing.is_none().then_some(bytes);
+            layers.push(layer(MEMORY, missing, false));
+        }
+        let pool = made.ok().map(|(_, pool)| pool);
+        Ok(Self { pool, bounds, layers, made: AtomicU64::new(0) })
+    }
+
+    /// What the workers have of it.
+    pub(super) fn layers(&self) -> &[Layer] {
+        &self.layers
+    }
+
+    /// A group for a new process.
+    pub(super) fn create_one(&self) -> io::Result<Option<Group>> {
+        let Some(pool) = &self.pool else { return Ok(None) };
+        let number = self.made.fetch_add(1, Ordering::Relaxed);
+        Group::create(pool.path().join(format!("worker-{number}")), self.bounds).map(Some)
+    }
+
+    /// Ends the processes of pools whose programs were killed, and removes their groups.
+    pub(super) fn sweep(&self) {
+        let delegated = self.pool.as_ref().and_then(|pool| pool.path().parent());
+        delegated.map(|delegated| locked_dir::sweep_with(delegated, PURPOSE, cgroup::remove_all));
+    }
+}
+
+const MEMORY: &str = "cgroup.memory";
+
+fn make(delegated: &Path) -> Result<LockedDir, String> {
+    LockedDir::create_with(delegated, PURPOSE, cgroup::remove_all)
+        .map_err(|error| format!("the system refuses to make a control group: {error}"))
+}
