@@ -1,10 +1,15 @@
 //! Control groups (version 2): processes that the kernel bounds together, and ends together, whatever they have
 //! done to leave their parents. Only on Linux, with the feature `sandbox`.
 //!
-//! A program may make groups below one that was delegated to it: by an owner other than that of the group above,
-//! by the mark of systemd (`Delegate=yes`), or as the top of a namespace. GroupBounds need more: the kernel gives none
-//! to groups beside processes of the group above them, so the program must be in a group below the delegated one
-//! (`DelegateSubgroup=`). No process is ever moved.
+//! A program may make groups below one that was delegated to it:
+//!
+//! - by the mark of systemd (`Delegate=yes`);
+//! - as the group of a unit of systemd that the program is in a group below of: the manager of a user sets no marks;
+//! - by an owner other than that of the group above;
+//! - as the top of a namespace.
+//!
+//! Bounds need more: the kernel gives none to groups beside processes of the group above them, so the program must be
+//! in a group below the delegated one (`DelegateSubgroup=`). No process is ever moved.
 
 use std::fs;
 use std::io;
@@ -36,13 +41,20 @@ pub fn enable(dir: &Path, controller: &str) -> Result<(), String> {
     if has("cgroup.subtree_control") {
         return Ok(());
     }
-    let enabled = fs::write(dir.join("cgroup.subtree_control"), format!("+{controller}"));
-    enabled.map_err(|error| match error.kind() {
-        io::ErrorKind::ResourceBusy => {
-            "this program is in the delegated group itself, not in one below it".to_owned()
-        }
-        _ => format!("the system refuses the controller `{controller}`: {error}"),
-    })
+    // For `pids` the kernel would do it also beside processes, and then refuse processes in the groups below. The group
+    // of the whole system is an exception, and has no such file.
+    if dir.join("cgroup.events").exists() && !read("cgroup.procs").is_empty() {
+        return Err("this program is in the delegated group itself, not in one below it".to_owned());
+    }
+    fs::write(dir.join("cgroup.subtree_control"), format!("+{controller}"))
+        .map_err(|error| format!("the system refuses the controller `{controller}`: {error}"))
+}
+
+/// Whether the group takes processes, in itself or in groups below it. Not so if another program has enabled
+/// controllers beside processes in the group above.
+pub fn takes_processes(dir: &Path) -> bool {
+    let kind = fs::read_to_string(dir.join("cgroup.type"));
+    kind.is_ok_and(|kind| kind.trim_end() == "domain")
 }
 
 /// What all processes of a group may have together.
@@ -239,7 +251,8 @@ mod imp {
             let above = self.own.parent().filter(|_| self.own != self.top);
             // The top has this file if it is that of a namespace; else it belongs to the whole system.
             let is_given = |dir: &Path| dir == self.top && dir.join("cgroup.events").exists();
-            let above = above.filter(|dir| is_given(dir) || is_marked(dir) || is_owned(dir));
+            let above = above
+                .filter(|dir| is_given(dir) || is_marked(dir) || is_unit(dir) || is_owned(dir));
             let own = || {
                 Some(&*self.own).filter(|dir| *dir == self.top || is_marked(dir) || is_owned(dir))
             };
@@ -254,6 +267,11 @@ mod imp {
             getxattr(dir, name, &mut value[..]) == Ok(1) && value == *b"1"
         };
         says_yes("user.delegate") || says_yes("trusted.delegate")
+    }
+
+    /// In the group of a service or scope that is not delegated, systemd puts no process into a group below it.
+    fn is_unit(dir: &Path) -> bool {
+        dir.extension().is_some_and(|kind| kind == "service" || kind == "scope")
     }
 
     /// By a user who does not own the group above.
@@ -306,6 +324,9 @@ mod imp {
             }
             let at_the_top = Place { top: own.clone(), own: own.clone() };
             assert_eq!(at_the_top.delegated(), Some(own.clone()));
+            let unit = top.join("a.service");
+            let in_a_unit = Place { top: top.clone(), own: unit.join("main") };
+            assert_eq!(in_a_unit.delegated(), Some(unit));
             // Below the top of a namespace.
             fs::write(top.join("service").join("cgroup.events"), "").expect("a file");
             let below = Place { top: top.join("service"), own };
