@@ -1,11 +1,14 @@
-//! Measures what namespaces cost at the start of a process: the table in `SECURITY.md`. Only on Linux.
+//! Measures what namespaces and control groups cost at the start of a process: the tables in `SECURITY.md`. Only on
+//! Linux.
 //!
 //! ```console
-//! $ cargo run --release -p procession-os --example namespaces -- 200
+//! $ cargo run --release -p procession-os --features sandbox --example namespaces -- 200
 //! ```
 //!
-//! The argument is the number of processes for each row of the table, 200 by default. The program starts itself as these
-//! processes, one for each row in turn. Each process makes the namespaces of its row and prints how long that took.
+//! The argument is the number of processes for each row, 200 by default. The program starts itself as these processes,
+//! one for each row in turn. Each process makes the namespaces of its row, prints how much CPU time that took, and ends.
+//! The second column is what such a process uses in all beyond one that makes none: what its end costs as well. For
+//! control groups it is what the process that starts another one uses beyond a start without a group.
 
 #![allow(unsafe_code, reason = "no safe interface makes a namespace")]
 
@@ -22,12 +25,22 @@ fn main() {
 #[cfg(target_os = "linux")]
 mod linux {
     use std::env;
+    use std::ffi::OsString;
+    use std::fs::File;
     use std::io::{Error, Result};
+    use std::os::fd::OwnedFd;
+    use std::path::Path;
     use std::process::Command;
-    use std::time::Instant;
+    use std::time::Duration;
+
+    use procession_os::cgroup::{self, Group, GroupBounds};
+    use procession_os::spawn::{Image, spawn};
+    use rustix::process::{WaitOptions, waitpid};
+    use rustix::time::{ClockId, clock_gettime};
 
     /// Names of namespaces, and their flags.
-    const KINDS: [(&str, libc::c_int); 5] = [
+    const KINDS: [(&str, libc::c_int); 6] = [
+        ("none", 0),
         ("users", libc::CLONE_NEWUSER),
         ("users, mounts", libc::CLONE_NEWUSER | libc::CLONE_NEWNS),
         ("users, interprocess communication", libc::CLONE_NEWUSER | libc::CLONE_NEWIPC),
@@ -49,35 +62,105 @@ mod linux {
             Some(number) => number.parse().expect("a number of processes"),
             None => 200,
         };
-        let mut times = KINDS.map(|_| Vec::with_capacity(rounds));
+        let mut made = KINDS.map(|_| Vec::with_capacity(rounds));
+        let mut all = KINDS.map(|_| Vec::with_capacity(rounds));
         for _ in 0..rounds {
-            for ((_, flags), times) in KINDS.iter().zip(&mut times) {
+            for (n, (_, flags)) in KINDS.iter().enumerate() {
+                let before = cpu_of_children();
                 let args = [MAKE, &flags.to_string()];
-                let made = Command::new(env::current_exe()?).args(args).output()?;
-                let text = String::from_utf8_lossy(&made.stdout).into_owned();
-                times.push(text.trim().parse::<u128>().map_err(|_| {
-                    Error::other(String::from_utf8_lossy(&made.stderr).into_owned())
-                })?);
+                let output = Command::new(env::current_exe()?).args(args).output()?;
+                all[n].push(cpu_of_children() - before);
+                let text = String::from_utf8_lossy(&output.stdout).into_owned();
+                let nanos = text.trim().parse().map_err(|_| {
+                    Error::other(String::from_utf8_lossy(&output.stderr).into_owned())
+                })?;
+                made[n].push(Duration::from_nanos(nanos));
             }
         }
-        println!("time to make them, in microseconds, of {rounds} processes:");
-        for ((name, _), times) in KINDS.iter().zip(&mut times) {
-            times.sort_unstable();
-            let at = |part: usize| times[(times.len() - 1) * part / 4] / 1000;
-            let [quarter, median, three] = [1, 2, 3].map(at);
-            println!("{name:<36} median {median:>5}, half of them {quarter} to {three}");
+        println!("CPU time in microseconds, medians of {rounds} processes:");
+        let none = median(&mut all[0]);
+        for (n, (name, _)) in KINDS.iter().enumerate() {
+            let (made, more) = (median(&mut made[n]), median(&mut all[n]).saturating_sub(none));
+            println!("{name:<36} made {:>5}, in all {:>5}", made.as_micros(), more.as_micros());
         }
-        Ok(())
+        measure_groups(rounds)
+    }
+
+    fn median(times: &mut [Duration]) -> Duration {
+        times.sort_unstable();
+        times[times.len() / 2]
+    }
+
+    /// User and system, of the processes that have ended and were waited for.
+    fn cpu_of_children() -> Duration {
+        // SAFETY: all fields are numbers; the call fills them in.
+        let usage = unsafe {
+            let mut usage = std::mem::zeroed::<libc::rusage>();
+            libc::getrusage(libc::RUSAGE_CHILDREN, &mut usage);
+            usage
+        };
+        let of = |time: libc::timeval| {
+            Duration::new(time.tv_sec.unsigned_abs(), 1000 * time.tv_usec.unsigned_abs() as u32)
+        };
+        of(usage.ru_utime) + of(usage.ru_stime)
+    }
+
+    fn cpu_of_this() -> Duration {
+        let time = clock_gettime(ClockId::ProcessCPUTime);
+        Duration::new(time.tv_sec.unsigned_abs(), time.tv_nsec.unsigned_abs() as u32)
     }
 
     /// Makes the namespaces, and prints the nanoseconds.
     fn make_namespaces(flags: libc::c_int) -> Result<()> {
-        let began = Instant::now();
+        let before = cpu_of_this();
         // SAFETY: this process has one thread, and has opened nothing that a namespace would hide.
         if unsafe { libc::unshare(flags) } != 0 {
             return Err(Error::last_os_error());
         }
-        println!("{}", began.elapsed().as_nanos());
+        println!("{}", (cpu_of_this() - before).as_nanos());
         Ok(())
+    }
+
+    fn measure_groups(rounds: usize) -> Result<()> {
+        let delegated = match cgroup::delegated() {
+            Ok(delegated) => delegated,
+            Err(why) => {
+                println!("no control groups: {why}");
+                return Ok(());
+            }
+        };
+        let base = delegated.join(format!("procession-example-{}", std::process::id()));
+        std::fs::create_dir(&base)?;
+        let enable = |controller| {
+            [&*delegated, &*base].iter().try_for_each(|dir| cgroup::enable(dir, controller))
+        };
+        let bounds = GroupBounds {
+            memory: enable("memory").is_ok().then_some(1 << 30),
+            threads: enable("pids").is_ok().then_some(1024),
+        };
+        let start = |group: Option<&Group>| {
+            let null = || File::open("/dev/null").map(OwnedFd::from);
+            let (path, no_variables) =
+                (Path::new("/bin/true"), [(); 0].map(|()| <(OsString, _)>::default()));
+            let image = Image::new(path, path.as_os_str(), &[], |_| false, no_variables)?;
+            let pid = spawn(image, [null()?, null()?, null()?], None, group)?;
+            waitpid(Some(pid), WaitOptions::empty())?;
+            Ok::<_, Error>(())
+        };
+        let mut times = [(); 2].map(|()| Vec::with_capacity(rounds));
+        for n in 0..rounds {
+            let before = cpu_of_this();
+            start(None)?;
+            let between = cpu_of_this();
+            let group = Group::create(base.join(n.to_string()), bounds)?;
+            start(Some(&group))?;
+            group.end(Duration::from_secs(1));
+            drop(group);
+            times[0].push(between - before);
+            times[1].push(cpu_of_this() - between);
+        }
+        let [without, with] = times.each_mut().map(|times| median(times).as_micros());
+        println!("a start, with {bounds:?}: {with}; without a group: {without}");
+        cgroup::remove_all(&base)
     }
 }
