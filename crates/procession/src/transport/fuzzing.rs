@@ -198,10 +198,8 @@ pub fn attachment(mut data: &[u8]) {
                 let _ = whole.take_blobs().len();
             }
         }
-        // Nor messages of it: an empty one looks like the end, and others may be behind it.
-        for _ in 0..sent {
-            let _ = ours.receive();
-        }
+        // Nor messages of it: an empty one looks like the end and stays in the socket, and others may be behind it.
+        while ours.discard().is_some() {}
     });
 }
 
@@ -282,6 +280,8 @@ mod tests {
 
     use fastrand::Rng;
 
+    use crate::transport::socket::Received;
+
     /// Inputs of each target, unless `PROCESSION_FUZZ_INPUTS` is set.
     const INPUTS: usize = 3_000;
 
@@ -316,6 +316,18 @@ mod tests {
             }
         }
         input.truncate(4_096);
+    }
+
+    /// An empty message looks like the end of the other side, and is not taken out of the socket by a reader.
+    #[test]
+    fn no_message_of_an_attachment_is_left_to_the_next_input() {
+        for input in [&[0, 0][..], &[0, 0, 0, 1, 7], &[3, 0, 3, 1, 7, 0, 0], &[0x40, 0, 3, 0]] {
+            attachment(input);
+            SOCKETS.with(|(ours, _)| {
+                let left = ours.receive();
+                assert!(matches!(left, Received::Nothing), "{input:?}: {left:?}");
+            });
+        }
     }
 
     #[test]
