@@ -265,7 +265,7 @@ impl Assembly {
             Received::Cut => return Err(Garbled),
             Received::Short(_) if patience.waits() => {}
             Received::Short(error) => {
-                let Some(bytes) = from.discard() else {
+                let Some(bytes) = from.discard_unreceived()? else {
                     // It cannot be removed either: a task may have closed the socket of its
                     // process.
                     self.part = None;

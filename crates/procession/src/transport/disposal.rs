@@ -5,6 +5,8 @@
 //! A descriptor in a message that was never received is closed with the socket.
 
 use std::os::fd::OwnedFd;
+use std::sync::mpsc;
+use std::time::Duration;
 
 use procession_os::sealed;
 use procession_os::threads::ThreadSpec;
@@ -40,6 +42,20 @@ pub(super) fn close_socket(socket: Socket) {
             close_here(fds);
         }
     });
+}
+
+/// Does something that may close such descriptors, and returns its result. `None`: it takes longer than this.
+pub(super) fn run<R: Send + 'static>(
+    longest: Duration,
+    act: impl Fn() -> R + Clone + Send + 'static,
+) -> Option<R> {
+    let (tell, told) = mpsc::channel();
+    let body = act.clone();
+    match ThreadSpec::new("closer").start(move || _ = tell.send(body())) {
+        Ok(_) => told.recv_timeout(longest).ok(),
+        // There is no thread.
+        Err(_) => Some(act()),
+    }
 }
 
 fn start_thread(body: impl FnOnce() + Send + 'static) {

@@ -7,6 +7,7 @@
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use procession_os::fork::Origin;
@@ -20,6 +21,7 @@ use rustix::net::{
 };
 
 use super::disposal;
+use super::ring::Garbled;
 
 /// The longest message, in bytes: what all systems support.
 pub(crate) const LONGEST: usize = 2048;
@@ -29,8 +31,8 @@ pub(crate) const MOST_FDS: usize = 32;
 /// One end of the pair.
 #[derive(Debug)]
 pub(crate) struct Socket {
-    /// `None` while it is dropped.
-    end: Option<OwnedFd>,
+    /// `None` while it is dropped. Shared with a thread that removes a message.
+    end: Option<Arc<OwnedFd>>,
     /// The process that made the pair. It does not trust what was sent to its end. `None`: this is a duplicate.
     maker: Option<Origin>,
 }
@@ -87,14 +89,14 @@ impl Socket {
             }
             fcntl_setfl(end, fcntl_getfl(end)? | OFlags::NONBLOCK)?;
         }
-        Ok((Self { end: Some(ours), maker: Some(Origin::here()) }, theirs))
+        Ok((Self { end: Some(Arc::new(ours)), maker: Some(Origin::here()) }, theirs))
     }
 
     /// Duplicates a descriptor of an end. The new one is closed in programs that this process
     /// executes.
     pub(crate) fn of(end: BorrowedFd<'_>) -> io::Result<Self> {
         // From 3 on: 0 to 2 are the standard descriptors.
-        Ok(Self { end: Some(fcntl_dupfd_cloexec(end, 3)?), maker: None })
+        Ok(Self { end: Some(Arc::new(fcntl_dupfd_cloexec(end, 3)?)), maker: None })
     }
 
     fn end(&self) -> BorrowedFd<'_> {
@@ -130,20 +132,15 @@ impl Socket {
     /// Removes the next message from the socket without its descriptors, which needs no free
     /// descriptor. Returns its bytes.
     pub(crate) fn discard(&self) -> Option<Vec<u8>> {
-        let mut bytes = [0; LONGEST];
-        let mut was_reset = false;
-        loop {
-            return match recv(self.end(), &mut bytes[..], RecvFlags::empty()) {
-                Ok((_, len)) => Some(bytes[..len.min(LONGEST)].to_vec()),
-                Err(Errno::INTR) => continue,
-                // As in `receive_with`: it may be reported between a look at a message and its removal.
-                Err(Errno::CONNRESET) if !was_reset => {
-                    was_reset = true;
-                    continue;
-                }
-                Err(_) => None,
-            };
-        }
+        discard(self.end())
+    }
+
+    /// The same for a message whose descriptors nobody has received: the system closes them, which may take as long as
+    /// the other side wants. So it is done on another thread, for which this one waits for 2 s at most.
+    pub(crate) fn discard_unreceived(&self) -> Result<Option<Vec<u8>>, Garbled> {
+        const LONGEST_CLOSE: Duration = Duration::from_secs(2);
+        let Some(end) = self.end.clone() else { return Ok(None) };
+        disposal::run(LONGEST_CLOSE, move || discard(end.as_fd())).ok_or(Garbled)
     }
 
     fn receive_with(&self, flags: RecvFlags) -> Received {
@@ -237,6 +234,23 @@ impl Drop for Socket {
     }
 }
 
+fn discard(end: BorrowedFd<'_>) -> Option<Vec<u8>> {
+    let mut bytes = [0; LONGEST];
+    let mut was_reset = false;
+    loop {
+        return match recv(end, &mut bytes[..], RecvFlags::empty()) {
+            Ok((_, len)) => Some(bytes[..len.min(LONGEST)].to_vec()),
+            Err(Errno::INTR) => continue,
+            // As in `receive_with`: it may be reported between a look at a message and its removal.
+            Err(Errno::CONNRESET) if !was_reset => {
+                was_reset = true;
+                continue;
+            }
+            Err(_) => None,
+        };
+    }
+}
+
 /// Whether there is a message, or one could still come.
 fn may_have_messages(end: &OwnedFd) -> bool {
     let mut byte = [0];
@@ -308,113 +322,4 @@ pub(crate) fn descriptors_are_free(number: usize) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use std::fs::File;
-    use std::io::{Read, Write};
-    use std::sync::Arc;
-    use std::thread;
-
-    fn pair() -> (Socket, Socket) {
-        let (ours, theirs) = Socket::pair().expect("a pair");
-        (ours, Socket { end: Some(theirs), maker: None })
-    }
-
-    fn message(received: Received) -> Message {
-        match received {
-            Received::Message(message) => message,
-            other => panic!("{other:?}"),
-        }
-    }
-
-    #[test]
-    fn messages_keep_their_boundaries_and_carry_descriptors() {
-        let (one, other) = pair();
-        let (mut reader, writer) = io::pipe().expect("a pipe");
-        assert_eq!(one.send(b"first", &[writer.as_fd(); MOST_FDS]), Sent::Yes);
-        assert_eq!(one.send(b"second", &[]), Sent::Yes);
-        drop(writer);
-        let first = message(other.receive());
-        assert_eq!((&first.bytes[..], first.fds.len()), (&b"first"[..], MOST_FDS));
-        for fd in first.fds {
-            let flags = rustix::io::fcntl_getfd(&fd).expect("flags");
-            assert!(flags.contains(rustix::io::FdFlags::CLOEXEC), "it would be inherited");
-            File::from(fd).write_all(b"x").expect("written");
-        }
-        assert_eq!(message(other.receive()).bytes, b"second");
-        assert!(matches!(other.receive(), Received::Nothing));
-        let mut read = Vec::new();
-        reader.read_to_end(&mut read).expect("read");
-        assert_eq!(read.len(), MOST_FDS);
-    }
-
-    #[test]
-    fn an_end_that_is_not_read_becomes_full_and_does_not_block() {
-        let (one, other) = pair();
-        let sent = std::iter::from_fn(|| (one.send(&[7; 500], &[]) == Sent::Yes).then_some(()));
-        let sent = sent.take(100_000).count();
-        assert!((1..100_000).contains(&sent), "{sent} messages");
-        assert_eq!(one.send(b"x", &[]), Sent::NoRoom);
-        for _ in 0..sent {
-            message(other.receive());
-        }
-        one.wait_writable(Duration::from_secs(30));
-        assert_eq!(one.send(b"x", &[]), Sent::Yes);
-    }
-
-    #[test]
-    fn a_message_that_is_too_long_is_an_error() {
-        let (one, other) = pair();
-        assert_eq!(one.send(&[7; LONGEST + 1], &[]), Sent::Yes);
-        assert!(matches!(other.receive(), Received::Cut));
-    }
-
-    #[test]
-    #[cfg(all(target_os = "linux", not(feature = "portable")))]
-    fn a_discarded_message_is_removed_with_its_descriptors() {
-        let (one, other) = pair();
-        let (mut reader, writer) = io::pipe().expect("a pipe");
-        assert_eq!(one.send(b"first", &[writer.as_fd()]), Sent::Yes);
-        assert_eq!(one.send(b"second", &[]), Sent::Yes);
-        drop(writer);
-        assert_eq!(other.discard().as_deref(), Some(&b"first"[..]));
-        let mut read = Vec::new();
-        assert_eq!(reader.read_to_end(&mut read).expect("the end"), 0);
-        assert_eq!(message(other.receive()).bytes, b"second");
-        assert_eq!(other.discard(), None);
-    }
-
-    #[test]
-    fn the_end_of_the_other_side_leaves_no_message_to_be_received_twice() {
-        let (one, other) = pair();
-        assert_eq!(one.send(b"never read", &[]), Sent::Yes);
-        assert_eq!(other.send(b"first", &[]), Sent::Yes);
-        assert_eq!(other.send(b"second", &[]), Sent::Yes);
-        drop(other);
-        // The system reports that the other side has closed with an unread message, once.
-        assert_eq!(one.discard().as_deref(), Some(&b"first"[..]));
-        assert_eq!(message(one.receive()).bytes, b"second");
-        assert!(matches!(one.receive(), Received::Gone));
-    }
-
-    #[test]
-    fn a_closed_or_shut_down_end_ends_the_wait() {
-        let (one, other) = pair();
-        assert_eq!(one.send(b"never read", &[]), Sent::Yes);
-        assert_eq!(other.send(b"before the close", &[]), Sent::Yes);
-        drop(other);
-        one.wait_readable(None);
-        assert_eq!(message(one.receive()).bytes, b"before the close");
-        assert!(matches!(one.receive(), Received::Gone));
-        assert_eq!(one.send(b"x", &[]), Sent::Gone);
-        let (one, _other) = pair();
-        let one = Arc::new(one);
-        let waits = Arc::clone(&one);
-        let waiter = thread::spawn(move || {
-            waits.wait_readable(None);
-            matches!(waits.receive(), Received::Gone)
-        });
-        one.shut_down();
-        assert!(waiter.join().expect("no panic"));
-    }
-}
+mod tests;
