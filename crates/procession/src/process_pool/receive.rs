@@ -4,7 +4,6 @@
 
 mod taken;
 
-use std::cell::{OnceCell, RefCell};
 use std::sync::{Arc, MutexGuard};
 use std::time::{Duration, Instant};
 
@@ -112,14 +111,14 @@ pub(super) fn initializer_reply(
         if let Some(taken) = take(handle, &mut receiving, true)? {
             let (number, text) = taken.split(&receiving)?;
             if taken.is(SAID) || taken.is(UNFIT) || taken.is(PARTIAL) || taken.is(TRACED) {
-                let bytes = text.len();
+                let weight = taken.weight(&receiving);
                 // An initializer has no future that could be asked for its partial results.
                 if taken.is(SAID) {
                     Unasked::Line(number, taken.line(text)?).pass(pool, handle)?;
                 } else if taken.is(TRACED) {
                     Unasked::Trace(number, text).pass(pool, handle)?;
                 }
-                let pause = receiving.count_unasked(bytes);
+                let pause = receiving.count_unasked(weight);
                 drop(receiving);
                 if let Some(pause) = pause {
                     handle.pause(pause);
@@ -168,10 +167,8 @@ fn take(
     if record.kind & HAS_ATTACHMENT == 0 {
         return Ok(Some(ReceivedReplies { record, attached: None }));
     }
-    let mut attachment = receiving.attachment(record, socket)?;
-    let blobs = RefCell::new(attachment.take_blobs());
-    let attached = Box::new(Attached { attachment, blobs, substitute: OnceCell::new() });
-    Ok(Some(ReceivedReplies { record, attached: Some(attached) }))
+    let attached = Attached::new(receiving.attachment(record, socket)?);
+    Ok(Some(ReceivedReplies { record, attached: Some(Box::new(attached)) }))
 }
 
 /// Receives the next records and passes them on. Returns false if there are none.
@@ -212,10 +209,10 @@ fn receive(
     }
     // The records before a malformed one are valid and are passed on.
     pool.replied(handle, replies.events, &replies.replies, &replies.outputs);
-    let unasked = taken.last().filter(|last| last.is_unasked()).map(|last| last.len(&receiving));
+    let unasked = taken.last().filter(|last| last.is_unasked()).map(|last| last.weight(&receiving));
     let passed = added.and_then(|last| last.map_or(Ok(()), |last| last.pass(pool, handle)));
     let result = passed.and(is_sound).map(|()| true);
-    let pause = unasked.and_then(|bytes| receiving.count_unasked(bytes));
+    let pause = unasked.and_then(|weight| receiving.count_unasked(weight));
     drop(taken);
     drop(receiving);
     // The worker has made room for calls.

@@ -4,6 +4,7 @@
 //! The table in SECURITY.md names these tests.
 
 mod attacks;
+mod budgets;
 mod false_segments;
 mod lingering;
 mod processes;
@@ -27,10 +28,11 @@ use self::lingering::a_descriptor_whose_close_takes_long_delays_nothing;
 pub(crate) use self::processes::play_if_asked as play_processes_if_asked;
 use crate::harness::{self, eventually, is_alive};
 use crate::program;
-use crate::tasks::{Bad, Echo, Ending, Pid, await_workers, quiet, succeeds_with};
+use crate::tasks::{Bad, Echo, Ending, await_workers, quiet, succeeds_with};
 
 pub(crate) fn trials() -> Vec<Trial> {
     let mut all = tells::trials();
+    all.extend(budgets::trials());
     all.extend(trials![
         a_text_or_a_blob_that_is_cut_after_it_was_announced_is_refused,
         announced_or_sparse_memory_is_refused_before_it_is_mapped,
@@ -323,52 +325,12 @@ fn listening() -> (Builder, Arc<AtomicUsize>) {
     (builder, heard)
 }
 
-/// Counted in windows that alternate, and in several groups of them, of which most must have half of the tasks. What
-/// other programs do at the same time spoils some: then more groups are counted.
 fn a_flood_of_lines_leaves_a_sibling_half_of_its_throughput() {
-    const LEAST_GROUPS: usize = 7;
-    const MOST_GROUPS: usize = 30;
-    const WINDOWS: usize = 5;
-    const WINDOW: Duration = Duration::from_millis(100);
     for attack in [Attack::Lines, Attack::Prints] {
         let (builder, heard) = listening();
-        let pool = builder.workers(2).build().expect("a pool");
-        await_workers(&pool);
-        let flood = pool.submit(Hostile(attack.clone()));
-        let sibling = pool.submit(Pid()).result().expect("a pid");
-        let hostile = pool.pids().into_iter().find(|pid| *pid != sibling).expect("the other one");
         // What may be read at once in the beginning is over.
-        eventually("many lines", || heard.load(Ordering::SeqCst) as f64 > 2.0 * LINES);
-        let tasks_of_a_window = || {
-            let (began, mut done) = (Instant::now(), 0);
-            while began.elapsed() < WINDOW {
-                assert!(pool.submit(Echo("1".to_owned())).result().is_ok());
-                done += 1;
-            }
-            done
-        };
-        let group = || {
-            let (mut in_peace, mut beside_it) = (0, 0);
-            for _ in 0..WINDOWS {
-                beside_it += tasks_of_a_window();
-                harness::stop(hostile);
-                in_peace += tasks_of_a_window();
-                harness::signal(hostile, Signal::CONT);
-            }
-            println!("{attack:?}: {beside_it} tasks beside it, {in_peace} in peace");
-            2 * beside_it >= in_peace
-        };
-        let (mut groups, mut with_half) = (0, 0);
-        while groups < LEAST_GROUPS || 2 * with_half <= groups {
-            assert!(
-                groups < MOST_GROUPS,
-                "{attack:?}: {with_half} of {groups} groups have half of the tasks"
-            );
-            with_half += usize::from(group());
-            groups += 1;
-        }
-        assert!(flood.cancel());
-        ends_at_once(&pool);
+        let is_over = || heard.load(Ordering::SeqCst) as f64 > 2.0 * LINES;
+        budgets::leaves_a_sibling_half(builder, &attack, || eventually("many lines", is_over));
     }
 }
 

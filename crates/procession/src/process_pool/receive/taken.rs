@@ -22,8 +22,10 @@ pub(super) struct ReceivedReplies {
 
 pub(super) struct Attached {
     pub(super) attachment: Attachment,
-    /// Taken by the reply.
+    /// Taken by the reply or the partial result.
     pub(super) blobs: RefCell<Vec<Blob>>,
+    /// The number of the blobs, and of their bytes.
+    all_blobs: (usize, usize),
     /// What is passed on if the attachment could not be received.
     pub(super) substitute: OnceCell<Vec<u8>>,
 }
@@ -99,14 +101,17 @@ impl ReceivedReplies {
             || self.is(NOT_RECEIVED)
     }
 
-    /// The number of bytes of its text and its blobs.
-    pub(super) fn len(&self, receiving: &Receiving) -> usize {
+    /// What counts towards the limited rate: as many lines as it has blobs, at least one, and the bytes of its text and
+    /// its blobs.
+    pub(super) fn weight(&self, receiving: &Receiving) -> (u64, u64) {
         let bytes = receiving.bytes(self.record);
-        let Some(Attached { attachment, blobs, .. }) = self.attached.as_deref() else {
-            return bytes.len();
+        let Some(Attached { attachment, all_blobs: (blobs, their_bytes), .. }) =
+            self.attached.as_deref()
+        else {
+            return (1, bytes.len() as u64);
         };
-        let blobs: usize = blobs.borrow().iter().map(|blob| blob.len()).sum();
-        attachment.text(bytes).len() + blobs
+        let bytes = attachment.text(bytes).len().saturating_add(*their_bytes);
+        (*blobs.max(&1) as u64, bytes as u64)
     }
 
     pub(super) fn take_blobs(&self) -> Vec<Blob> {
@@ -125,6 +130,13 @@ impl ReceivedReplies {
 }
 
 impl Attached {
+    pub(super) fn new(mut attachment: Attachment) -> Self {
+        let blobs = attachment.take_blobs();
+        let all_blobs = (blobs.len(), blobs.iter().map(|blob| blob.len()).sum());
+        let (blobs, substitute) = (RefCell::new(blobs), OnceCell::new());
+        Self { attachment, blobs, all_blobs, substitute }
+    }
+
     pub(super) fn has_blobs(&self) -> bool {
         !self.blobs.borrow().is_empty()
     }

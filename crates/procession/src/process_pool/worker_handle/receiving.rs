@@ -164,9 +164,13 @@ impl Receiving {
     }
 
     /// Counts a record that is not the answer to a call, of which there may be any number. Returns the
-    /// pause that is due after a flood of such records, which is made without the lock.
-    pub(in crate::process_pool) fn count_unasked(&mut self, bytes: usize) -> Option<Duration> {
-        self.throttle.count(1, bytes as u64);
+    /// pause that is due after a flood of such records, which is made without the lock. It counts as this number of
+    /// lines and bytes.
+    pub(in crate::process_pool) fn count_unasked(
+        &mut self,
+        (lines, bytes): (u64, u64),
+    ) -> Option<Duration> {
+        self.throttle.count(lines, bytes);
         let mut due = None;
         self.throttle.pause(|left| due = Some(left));
         due

@@ -82,6 +82,10 @@ pub(crate) enum Attack {
     TracedWithoutEnd,
     /// Partial results without end.
     EmitsWithoutEnd,
+    /// The same, each with a blob of this length.
+    EmitsBlobsWithoutEnd { bytes: usize },
+    /// The same, each with 200 blobs of one byte, and with no value.
+    EmitsShortBlobsWithoutEnd,
     /// Wakes those who wait for a reply, without one.
     Wakes,
     /// Another process traces the worker, or all of its threads, which then dies.
@@ -324,7 +328,7 @@ pub(super) fn go_on_changing(file: &File, len: usize, at: usize) {
 // The form of messages and records, see `src/transport.rs` and `src/transport/attachment.rs`.
 pub(super) const REPLY: u8 = 2;
 const SAID: u8 = 3;
-const PARTIAL: u8 = 8;
+pub(super) const PARTIAL: u8 = 8;
 /// A text in the binary encoding.
 const FORGED: &str = "\u{12}\u{6}forged";
 pub(super) const TAKE_IN: u8 = 5;
@@ -332,7 +336,7 @@ pub(super) const HAS_ATTACHMENT: u8 = 0x80;
 const IS_FIRST: u8 = 1;
 const HAS_MORE: u8 = 2;
 pub(super) const HAS_TEXT: u8 = 4;
-const INLINE: u64 = 1 << 63;
+pub(super) const INLINE: u64 = 1 << 63;
 
 pub(super) fn message(flags: u8, lengths: &[u64], inline: &[u8]) -> Vec<u8> {
     let mut bytes = vec![2, IS_FIRST | flags, lengths.len() as u8];

@@ -17,7 +17,10 @@ use tracing::level_filters::LevelFilter;
 use tracing::span::{Attributes, Id, Record};
 use tracing::{Event, Metadata, Subscriber};
 
-use super::attacks::{Attack, Hostile, REPLY, publish, publish_when_there_is_room};
+use super::attacks::{
+    Attack, HAS_ATTACHMENT, Hostile, INLINE, PARTIAL, REPLY, message, publish,
+    publish_when_there_is_room, send,
+};
 use super::{LINES, ends_at_once};
 use crate::tasks::{Echo, await_workers, quiet, succeeds_with};
 use crate::vandals::{CALLER_EVENTS, REPLY_EVENTS, wake};
@@ -60,6 +63,19 @@ pub(super) fn make(attack: &Attack, id: u64, context: &Context) -> Result<(), Fa
         }
         Attack::EmitsWithoutEnd => loop {
             context.emit(&7_u64)?;
+        },
+        Attack::EmitsBlobsWithoutEnd { bytes } => {
+            let blob = Blob::from(vec![7; *bytes]);
+            loop {
+                context.emit(&blob)?;
+            }
+        }
+        Attack::EmitsShortBlobsWithoutEnd => loop {
+            let blobs = message(0, &[1 | INLINE; 200], &[7; 200]);
+            while !send(&blobs, &[]) {
+                thread::sleep(Duration::from_millis(1));
+            }
+            publish_when_there_is_room(PARTIAL | HAS_ATTACHMENT, id, "no value");
         },
         Attack::Wakes => loop {
             wake(REPLY_EVENTS);
