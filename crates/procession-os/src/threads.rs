@@ -91,7 +91,7 @@ impl ThreadSpec {
         body: impl FnOnce() -> R + Send + 'static,
     ) -> io::Result<JoinHandle<R>> {
         let stack = self.stack_bytes();
-        Builder::new().name(self.name).stack_size(stack).spawn(body)
+        spawn(Builder::new().name(self.name).stack_size(stack), Box::new(body))
     }
 
     /// The size of its stack, in bytes.
@@ -112,8 +112,10 @@ impl ThreadSpec {
         if !memory::has_room(stack.saturating_add(LEFT_FOR_THE_REST)) {
             return Err(Errno::NOMEM.into());
         }
+        let mut result = None;
         let builder = Builder::new().name(self.name).stack_size(stack);
-        std::thread::scope(|scope| Ok(builder.spawn_scoped(scope, body)?.join()))
+        let ended = run_scoped(builder, Box::new(|| result = Some(body())))?;
+        Ok(ended.map(|()| result.expect("the body has returned")))
     }
 
     /// Starts a thread that the program cannot do without: repeats the try during a shortage.
@@ -138,6 +140,23 @@ impl ThreadSpec {
             }
         }
     }
+}
+
+/// Starts a thread. It is generic only over the result, so that the standard library's code is not compiled for each type
+/// of body.
+fn spawn<R: Send + 'static>(
+    builder: Builder,
+    body: Box<dyn FnOnce() -> R + Send>,
+) -> io::Result<JoinHandle<R>> {
+    builder.spawn(body)
+}
+
+/// Runs the body on a thread, and waits for its end. It is not generic, for the same reason.
+fn run_scoped(
+    builder: Builder,
+    body: Box<dyn FnOnce() + Send + '_>,
+) -> io::Result<std::thread::Result<()>> {
+    std::thread::scope(|scope| Ok(builder.spawn_scoped(scope, body)?.join()))
 }
 
 /// The stack of a thread that names no size: that of the standard library, which the variable `RUST_MIN_STACK` sets,
