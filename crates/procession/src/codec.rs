@@ -14,17 +14,19 @@
 //! `docs/encodings.md` has the table of what each encoding holds.
 
 mod binary;
+mod checks;
 mod compound;
 mod difference;
+mod form;
 mod json;
 mod refusal;
 mod stack;
 
-use std::borrow::Cow;
-
 use serde::de::{DeserializeOwned, IgnoredAny};
 use serde::{Deserialize, Deserializer, Serialize};
 
+use self::checks::{check_before_sending, verified};
+pub(crate) use self::form::{Binary, Form, Json, with_form};
 pub(crate) use self::refusal::Refusal;
 use self::stack::{NotDecoded, Parsed, SHALLOW, with_enough_stack};
 use crate::blob::{self, Blob};
@@ -87,71 +89,97 @@ impl<'de> Deserialize<'de> for IgnoredValue {
 ///
 /// `Serialize` and `Deserialize` are the user's code. A panic there is a refusal with the panic's
 /// message.
-pub(crate) fn encode<T: Serialize + DeserializeOwned>(
-    encoding: Encoding,
+pub(crate) fn encode<F: Form, T: Serialize + DeserializeOwned>(
     value: &T,
     out: &mut Vec<u8>,
 ) -> Result<Vec<Blob>, Refusal> {
     let before = out.len();
-    let (written, blobs) =
-        blob::set_aside(encoding, || panics::catch(|| write(encoding, value, out)));
+    let (written, blobs) = blob::set_aside(F::ENCODING, || panics::catch(|| F::write(value, out)));
     if written.unwrap_or_else(|panic| Err(Refusal::new(panic.message)))? {
-        check_before_sending(encoding, value, &out[before..], Some(&blobs))?;
+        check_before_sending::<F, T>(value, &out[before..], Some(&blobs))?;
     }
     // No blobs, which is usual, are not moved but made anew: that writes constants.
     Ok(if blobs.is_empty() { Vec::new() } else { blobs })
 }
 
 /// The same with the bytes of blobs in `out`.
-pub(crate) fn encode_without_blobs<T: Serialize + DeserializeOwned>(
-    encoding: Encoding,
+pub(crate) fn encode_without_blobs<F: Form, T: Serialize + DeserializeOwned>(
     value: &T,
     out: &mut Vec<u8>,
 ) -> Result<(), Refusal> {
     let before = out.len();
-    let written = blob::leave_in_place(encoding, || panics::catch(|| write(encoding, value, out)));
+    let written = blob::leave_in_place(F::ENCODING, || panics::catch(|| F::write(value, out)));
     if written.unwrap_or_else(|panic| Err(Refusal::new(panic.message)))? {
-        check_before_sending(encoding, value, &out[before..], None)?;
+        check_before_sending::<F, T>(value, &out[before..], None)?;
     }
     Ok(())
 }
 
 /// Decodes a value with its blobs. The error is for [`Refusal::into_undecodable`].
-pub(crate) fn decode<T: Serialize + DeserializeOwned + Send>(
-    encoding: Encoding,
+pub(crate) fn decode<F: Form, T: Serialize + DeserializeOwned + Send>(
     bytes: &[u8],
     blobs: Vec<Blob>,
 ) -> Result<T, Refusal> {
     with_enough_stack(blobs, |blobs, deepest| {
         let number = blobs.len();
-        let (value, is_doubtful) = parse_with(encoding, bytes, blobs, deepest)?;
-        Ok(if is_doubtful { verified(encoding, value, bytes, number)? } else { value })
+        let (value, is_doubtful) = parse_with::<F, T>(bytes, blobs, deepest)?;
+        Ok(if is_doubtful { verified::<F, T>(value, bytes, number)? } else { value })
     })
+}
+
+/// A function that decodes a value in this encoding, with its blobs.
+pub(crate) type Decode<T> = fn(Encoding, &[u8], Vec<Blob>) -> Result<T, Refusal>;
+
+/// Decodes a value that must be in one encoding.
+pub(crate) fn decode_only<F: Form, T: Serialize + DeserializeOwned + Send>(
+    encoding: Encoding,
+    bytes: &[u8],
+    blobs: Vec<Blob>,
+) -> Result<T, Refusal> {
+    if encoding != F::ENCODING {
+        return Err(other_encoding(F::ENCODING, encoding));
+    }
+    decode::<F, T>(bytes, blobs)
+}
+
+#[cold]
+fn other_encoding(wanted: Encoding, found: Encoding) -> Refusal {
+    Refusal::new(format!("it is in the encoding {found:?}, not {wanted:?}"))
+}
+
+/// The same in an encoding that is not known when the program is compiled.
+pub(crate) fn decode_in<T: Serialize + DeserializeOwned + Send>(
+    encoding: Encoding,
+    bytes: &[u8],
+    blobs: Vec<Blob>,
+) -> Result<T, Refusal> {
+    match encoding {
+        Encoding::Json => decode::<Json, T>(bytes, blobs),
+        Encoding::Binary => decode::<Binary, T>(bytes, blobs),
+    }
 }
 
 /// The same without blobs. The caller catches panics.
 #[inline]
-pub(crate) fn read<T: Serialize + DeserializeOwned + Send>(
-    encoding: Encoding,
+pub(crate) fn read<F: Form, T: Serialize + DeserializeOwned + Send>(
     bytes: &[u8],
 ) -> Result<T, Refusal> {
-    match parse(encoding, bytes, SHALLOW) {
+    match parse::<F, T>(bytes, SHALLOW) {
         Ok((value, false)) => Ok(value),
-        Ok((value, true)) => verified(encoding, value, bytes, 0),
+        Ok((value, true)) => verified::<F, T>(value, bytes, 0),
         Err(NotDecoded::Because(refusal)) => Err(refusal),
-        Err(NotDecoded::TooDeep) => decode(encoding, bytes, Vec::new()),
+        Err(NotDecoded::TooDeep) => decode::<F, T>(bytes, Vec::new()),
     }
 }
 
 /// Decodes a value. The second part of the result says whether the value has to be verified.
-fn parse_with<T: DeserializeOwned>(
-    encoding: Encoding,
+fn parse_with<F: Form, T: DeserializeOwned>(
     bytes: &[u8],
     blobs: Vec<Blob>,
     deepest: u32,
 ) -> Result<(T, bool), NotDecoded> {
     let (parsed, are_disclosed) =
-        blob::put_back(blobs, || panics::catch(|| parse(encoding, bytes, deepest)));
+        blob::put_back(blobs, || panics::catch(|| parse::<F, T>(bytes, deepest)));
     let parsed = parsed.unwrap_or_else(|panic| Err(panic.message.into()))?;
     if !are_disclosed {
         panics::discard(parsed);
@@ -161,61 +189,17 @@ fn parse_with<T: DeserializeOwned>(
 }
 
 #[inline]
-fn parse<T: DeserializeOwned>(
-    encoding: Encoding,
+fn parse<F: Form, T: DeserializeOwned>(
     bytes: &[u8],
     deepest: u32,
 ) -> Result<(T, bool), NotDecoded> {
-    let parsed = match encoding {
-        Encoding::Json => json::read(bytes, deepest),
-        Encoding::Binary => binary::read(bytes, deepest),
-    };
+    let parsed = F::parse(bytes, deepest);
     if parsed.is_too_deep && deepest == SHALLOW {
         // A type may ignore an error and make a value.
         panics::discard(parsed.value);
         return Err(NotDecoded::TooDeep);
     }
     Ok((parsed.value?, parsed.is_doubtful))
-}
-
-/// Checks that a decoded value encodes to the same bytes, with as many blobs. A type that inspects the
-/// value to find out what it is, such as an untagged enum, may have become another value; a field that was left
-/// out may have become a default that it was not.
-#[cold]
-fn verified<T: Serialize>(
-    encoding: Encoding,
-    value: T,
-    bytes: &[u8],
-    blobs: usize,
-) -> Result<T, Refusal> {
-    let refusal = match rewritten(encoding, &value, blobs > 0) {
-        Ok(again) if again.blobs == blobs && is_same(bytes, &again.bytes) => return Ok(value),
-        Ok(again) => difference::between(encoding, bytes, &again.bytes),
-        Err(refusal) => Some(refusal),
-    };
-    panics::discard(value);
-    Err(another_value("was", encoding, refusal))
-}
-
-/// The error of a value that `verb` ("was", "would be") read back as another one, with the path of the part that
-/// differs and how, if that is known.
-#[cold]
-fn another_value(verb: &str, encoding: Encoding, found: Option<Refusal>) -> Refusal {
-    let (name, way_out) = match encoding {
-        Encoding::Json => ("JSON", ", or try Encoding::Binary"),
-        Encoding::Binary => ("the binary encoding", ""),
-    };
-    let about = |how: &str| {
-        format!(
-            "in {name} it {verb} read back as another value{how}. An untagged enum takes its first variant that \
-             fits, and a field that was left out its default: put the right variant first, or tag the enum, send \
-             the field{way_out}"
-        )
-    };
-    match found {
-        Some(found) => found.map_reason(|how| about(&format!(" ({how})"))),
-        None => Refusal::new(about("")),
-    }
 }
 
 impl Refusal {
@@ -232,109 +216,6 @@ impl Refusal {
     }
 }
 
-/// Encodes a value, and returns whether it needs [`check_before_sending`].
-#[inline]
-fn write<T: Serialize>(encoding: Encoding, value: &T, out: &mut Vec<u8>) -> Result<bool, Refusal> {
-    match encoding {
-        Encoding::Json => {
-            let before = out.len();
-            let mut writer = json::JsonWriter::new(out);
-            value.serialize(&mut writer)?;
-            let (is_doubtful, marks) = (writer.is_doubtful, writer.marks);
-            if marks == blob::marked() {
-                return Ok(is_doubtful);
-            }
-            if marks > 0 {
-                out.insert(before + 1, HAS_LOOKALIKES);
-            }
-            Ok(true)
-        }
-        // The reader knows the number of blobs that were set aside, and others are bytes.
-        Encoding::Binary => {
-            let mut writer = binary::BinaryWriter::new(out);
-            value.serialize(&mut writer)?;
-            Ok(writer.is_doubtful)
-        }
-    }
-}
-
-/// Decodes what was written, and refuses it if the result is an error or another value. For values
-/// that some types cannot decode: integers above 64 bits or map keys that are numbers, inside an
-/// internally tagged enum; an optional struct that is flattened; a map that looks like a blob. `blobs`
-/// is `None` if their bytes are in `written`.
-#[cold]
-fn check_before_sending<T: Serialize + DeserializeOwned>(
-    encoding: Encoding,
-    value: &T,
-    written: &[u8],
-    blobs: Option<&[Blob]>,
-) -> Result<(), Refusal> {
-    let is_beside = blobs.is_some();
-    let read_again = |blobs: Vec<Blob>, deepest| {
-        let (back, _): (T, bool) = parse_with(encoding, written, blobs, deepest)?;
-        let again = in_kinds(&back, is_beside);
-        panics::discard(back);
-        Ok(again)
-    };
-    let again = with_enough_stack(blobs.unwrap_or_default().to_vec(), read_again)
-        .map_err(|why| why.map_reason(|why| format!("it would not be read back: {why}")))??;
-    let (bytes, number) = match encoding {
-        Encoding::Binary => (Cow::Borrowed(written), blobs.map_or(0, <[Blob]>::len)),
-        // In JSON, keys 1 and "1" are the same bytes, and so may be a blob and a map.
-        Encoding::Json => {
-            let right = in_kinds(value, blobs.is_some())?;
-            (Cow::Owned(right.bytes), right.blobs)
-        }
-    };
-    if number == again.blobs && is_same(&bytes, &again.bytes) {
-        return Ok(());
-    }
-    let found = difference::between(Encoding::Binary, &bytes, &again.bytes);
-    Err(another_value("would be", encoding, found))
-}
-
-/// A value that was encoded once more, for a comparison.
-struct Rewritten {
-    bytes: Vec<u8>,
-    /// The number of blobs that were set aside.
-    blobs: usize,
-}
-
-/// Encodes a value with the kind of each part.
-fn in_kinds<T: Serialize>(value: &T, with_blobs: bool) -> Result<Rewritten, Refusal> {
-    rewritten(Encoding::Binary, value, with_blobs)
-}
-
-/// Encodes a value without further checks.
-fn rewritten<T: Serialize>(
-    encoding: Encoding,
-    value: &T,
-    with_blobs: bool,
-) -> Result<Rewritten, Refusal> {
-    let mut bytes = Vec::new();
-    let write = || panics::catch(|| write(encoding, value, &mut bytes));
-    let (written, blobs) = if with_blobs {
-        blob::set_aside(encoding, write)
-    } else {
-        (blob::leave_in_place(encoding, write), Vec::new())
-    };
-    written.unwrap_or_else(|panic| Err(Refusal::new(panic.message)))?;
-    Ok(Rewritten { bytes, blobs: blobs.len() })
-}
-
-/// Whether two encodings are of the same value. Entries of a hash map may have another order, so
-/// the frequencies of bytes are compared where the bytes differ.
-fn is_same(one: &[u8], other: &[u8]) -> bool {
-    one == other || frequencies(one) == frequencies(other)
-}
-
-/// How often each byte occurs.
-fn frequencies(bytes: &[u8]) -> [usize; 256] {
-    let mut all = [0; 256];
-    bytes.iter().for_each(|byte| all[usize::from(*byte)] += 1);
-    all
-}
-
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeMap;
@@ -342,6 +223,7 @@ mod tests {
     use serde::Deserialize;
     use serde_json::value::RawValue;
 
+    use super::form::{encode_in, encode_without_blobs_in};
     use super::*;
 
     #[derive(Serialize, Deserialize)]
@@ -363,11 +245,11 @@ mod tests {
         };
         for encoding in [Encoding::Json, Encoding::Binary] {
             let (mut beside, mut inside) = (Vec::new(), Vec::new());
-            let blobs = encode(encoding, &value, &mut beside).expect("encoded");
-            encode_without_blobs(encoding, &value, &mut inside).expect("encoded");
+            let blobs = encode_in(encoding, &value, &mut beside).expect("encoded");
+            encode_without_blobs_in(encoding, &value, &mut inside).expect("encoded");
             assert!(blobs.len() == 1 && beside.len() + 200 < inside.len());
             for (bytes, blobs) in [(beside, blobs), (inside, Vec::new())] {
-                let back: Buffered = decode(encoding, &bytes, blobs).expect("decoded");
+                let back: Buffered = decode_in(encoding, &bytes, blobs).expect("decoded");
                 assert_eq!(back.raw.get(), value.raw.get());
                 assert_eq!((back.any, back.numbers), (value.any.clone(), value.numbers.clone()));
                 assert_eq!(back.blob, value.blob);
@@ -395,9 +277,9 @@ mod tests {
         for encoding in [Encoding::Json, Encoding::Binary] {
             let back = |value: &Misnamed| {
                 let mut bytes = Vec::new();
-                encode(encoding, value, &mut bytes).expect("encoded");
-                decode::<IgnoredValue>(encoding, &bytes, Vec::new()).expect("ignored");
-                decode::<Misnamed>(encoding, &bytes, Vec::new())
+                encode_in(encoding, value, &mut bytes).expect("encoded");
+                decode_in::<IgnoredValue>(encoding, &bytes, Vec::new()).expect("ignored");
+                decode_in::<Misnamed>(encoding, &bytes, Vec::new())
             };
             for value in each(0) {
                 assert_eq!(back(&value).ok(), Some(value));
@@ -428,8 +310,8 @@ mod tests {
         for encoding in [Encoding::Json, Encoding::Binary] {
             let back = |values: Vec<Named>| {
                 let mut bytes = Vec::new();
-                encode(encoding, &values, &mut bytes).expect("encoded");
-                decode::<Vec<Named>>(encoding, &bytes, Vec::new())
+                encode_in(encoding, &values, &mut bytes).expect("encoded");
+                decode_in::<Vec<Named>>(encoding, &bytes, Vec::new())
             };
             let known = vec![Named::Known(1), Named::Other];
             assert_eq!(back(known.clone()).ok(), Some(known));

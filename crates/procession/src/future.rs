@@ -27,7 +27,9 @@ use crate::waiting::{self, AwaitedTask, Need};
 pub(crate) use self::arrivals::Arrivals;
 pub(crate) use self::control::{TaskControl, Waiter, Wake};
 pub(crate) use self::core::Watcher;
-pub(crate) use self::core::{Core, Promise, promise};
+#[cfg(test)]
+pub(crate) use self::core::promise;
+pub(crate) use self::core::{Core, Promise, promise_of_sent};
 use self::core::{Outcome, ResultState, call, mapped_promise};
 pub(crate) use self::partials::EncodedPartial;
 pub use partials::{Partial, PartialError, Partials};

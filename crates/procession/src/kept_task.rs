@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 pub(crate) use self::entry::replay_if_asked;
 pub(crate) use self::file::{KeptContents, KeptHeader, KeptInitializer, attempts, write};
 use crate::blob::Blob;
-use crate::codec::{self, Encoding, IgnoredValue};
+use crate::codec::{self, Encoding, IgnoredValue, with_form};
 use crate::error::{Exit, TaskError, with_unit};
 use crate::progress_lines::LineSink;
 use crate::registry::Registry;
@@ -308,7 +308,7 @@ impl KeptTask {
             return Err(ReplayError::UnknownTask { reason });
         }
         self.check_encoding(T::ENCODING)?;
-        codec::decode(T::ENCODING, &self.text, self.blobs.clone())
+        with_form!(T::ENCODING, F => codec::decode::<F, T>(&self.text, self.blobs.clone()))
             .map_err(|refusal| refusal.into_undecodable("task", T::NAME).into())
     }
 
@@ -376,7 +376,7 @@ impl KeptTask {
             path: self.path.clone(),
             reason: "the reply cannot be read".to_owned(),
         })?;
-        match reply.result::<IgnoredValue>() {
+        match reply.result::<IgnoredValue>(codec::decode_in) {
             Err(error) => Err(error.into()),
             Ok(IgnoredValue) => unreachable!("{status:?} is no output"),
         }
@@ -416,7 +416,7 @@ impl ReplayedOutput {
     ///
     /// [`TaskError::Undecodable`] if it is of another type.
     pub fn decode<O: Serialize + DeserializeOwned + Send>(&self) -> Result<O, TaskError> {
-        codec::decode(self.encoding, &self.data, self.blobs.clone())
+        codec::decode_in(self.encoding, &self.data, self.blobs.clone())
             .map_err(|refusal| refusal.into_undecodable("output", &self.task))
     }
 }

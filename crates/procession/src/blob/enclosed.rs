@@ -3,6 +3,7 @@
 //! The list is thread-local, since `Serialize` has no other way to reach it.
 
 use std::cell::{Cell, RefCell};
+use std::ops::Range;
 
 use super::Blob;
 use crate::codec::Encoding;
@@ -111,9 +112,23 @@ pub(crate) fn set_aside<R>(encoding: Encoding, encode: impl FnOnce() -> R) -> (R
     let Enclosing { from, to, .. } = INNERMOST.with(Innermost::get);
     let blobs = match to - from {
         0 => Vec::new(),
-        _ => with(|all| all.drain(from..).map(|one| one.blob).collect()).unwrap_or_default(),
+        _ => take_from(from),
     };
     (encoded, blobs)
+}
+
+/// Takes the blobs from an index on out of the list.
+fn take_from(from: usize) -> Vec<Blob> {
+    with(|all| all.drain(from..).map(|one| one.blob).collect()).unwrap_or_default()
+}
+
+fn append(blobs: Vec<Blob>) {
+    let enclosed = blobs.into_iter().map(|blob| EnclosedBlob { blob, is_disclosed: false });
+    with(|all| all.extend(enclosed));
+}
+
+fn are_disclosed(blobs: Range<usize>) -> bool {
+    with(|all| all[blobs].iter().all(|one| one.is_disclosed)) == Some(true)
 }
 
 /// The number of blobs for which an object stands in the text that is being encoded.
@@ -137,12 +152,10 @@ pub(crate) fn put_back<R>(blobs: Vec<Blob>, decode: impl FnOnce() -> R) -> (R, b
     if blobs.is_empty() {
         return (decode(), true);
     }
-    let enclosed = blobs.into_iter().map(|blob| EnclosedBlob { blob, is_disclosed: false });
-    with(|all| all.extend(enclosed));
+    append(blobs);
     let decoded = decode();
     let Enclosing { from, to, .. } = INNERMOST.with(Innermost::get);
-    let are_disclosed = with(|all| all[from..to].iter().all(|one| one.is_disclosed));
-    (decoded, are_disclosed == Some(true))
+    (decoded, are_disclosed(from..to))
 }
 
 /// A guard that makes a text the innermost one until it is dropped, also by a panic of the user's
@@ -171,11 +184,15 @@ impl Drop for Text {
             range
         });
         if to > from {
-            let blobs = with(|all| all.split_off(from.min(all.len())));
-            // Not while the list is in use: the owner of the bytes may be the program's code, which may encode.
-            panics::discard(blobs);
+            discard_from(from);
         }
     }
+}
+
+fn discard_from(from: usize) {
+    let blobs = with(|all| all.split_off(from.min(all.len())));
+    // Not while the list is in use: the owner of the bytes may be the program's code, which may encode.
+    panics::discard(blobs);
 }
 
 /// What stands for a blob in what is encoded.

@@ -185,11 +185,19 @@ mod tests {
     use serde::Serialize;
 
     use super::*;
-    use crate::codec::rewritten;
+    use crate::codec::checks::rewritten;
+    use crate::codec::{Binary, Json};
+
+    fn written<T: Serialize>(encoding: Encoding, value: &T) -> Vec<u8> {
+        let written = match encoding {
+            Encoding::Json => rewritten::<Json, T>(value, false),
+            Encoding::Binary => rewritten::<Binary, T>(value, false),
+        };
+        written.expect("written").bytes
+    }
 
     fn shown<T: Serialize, U: Serialize>(encoding: Encoding, sent: &T, back: &U) -> Option<String> {
-        let [sent, back] = [rewritten(encoding, sent, false), rewritten(encoding, back, false)];
-        let [sent, back] = [sent, back].map(|written| written.expect("written").bytes);
+        let [sent, back] = [written(encoding, sent), written(encoding, back)];
         between(encoding, &sent, &back).map(|refusal| refusal.to_string())
     }
 

@@ -17,7 +17,7 @@ pub(super) const SHALLOW: u32 = 32;
 const LARGE: usize = 64 << 20;
 
 /// The result of reading a value.
-pub(super) struct Parsed<T> {
+pub(crate) struct Parsed<T> {
     pub(super) value: Result<T, String>,
     /// Whether the value has to be [`verified`](super::verified).
     pub(super) is_doubtful: bool,
@@ -50,26 +50,31 @@ pub(super) fn with_enough_stack<R: Send>(
     blobs: Vec<Blob>,
     decode: impl Fn(Vec<Blob>, u32) -> Result<R, NotDecoded> + Sync,
 ) -> Result<R, Refusal> {
-    let again = blobs.clone();
+    let mut again = blobs.clone();
     let refusal = |error| match error {
         NotDecoded::TooDeep => Refusal::new("it is nested too deeply"),
         NotDecoded::Because(refusal) => refusal,
     };
     let decoded = match decode(blobs, SHALLOW) {
         Err(NotDecoded::TooDeep) => {
-            on_large_stack(|| decode(again, u32::MAX)).map_err(Refusal::new)?
+            let mut decoded = None;
+            on_large_stack(&mut || decoded = Some(decode(std::mem::take(&mut again), u32::MAX)))
+                .map_err(Refusal::new)?;
+            decoded.expect("the thread has ended without a panic")
         }
         decoded => decoded,
     };
     decoded.map_err(refusal)
 }
 
-/// Runs `body` in a thread of its own, with a large stack.
+/// Runs `body` in a thread of its own, with a large stack. It is not generic, so that it is compiled once, and not for each
+/// type.
 #[cold]
-fn on_large_stack<R: Send>(body: impl FnOnce() -> R + Send) -> Result<R, String> {
+fn on_large_stack(body: &mut (dyn FnMut() + Send)) -> Result<(), String> {
     let thread = ThreadSpec::new("deep-value").with_stack(Some(LARGE));
     match thread.run(body) {
-        Ok(result) => Ok(result.unwrap_or_else(|panic| resume_unwind(panic))),
+        Ok(Ok(())) => Ok(()),
+        Ok(Err(panic)) => resume_unwind(panic),
         Err(error) => Err(format!(
             "it is nested more than {SHALLOW} levels deep, and there is no thread with {} MiB of stack for it: {error}",
             LARGE >> 20
@@ -81,7 +86,8 @@ fn on_large_stack<R: Send>(body: impl FnOnce() -> R + Send) -> Result<R, String>
 mod tests {
     use serde::{Deserialize, Serialize};
 
-    use crate::codec::{Encoding, decode, encode, read};
+    use crate::codec::form::{encode_in, read_in};
+    use crate::codec::{Encoding, decode_in};
 
     /// Takes much stack for each level where it is read.
     #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
@@ -113,13 +119,13 @@ mod tests {
     fn what_is_nested_deeply_overflows_no_stack() {
         for (encoding, levels) in [(Encoding::Json, 60), (Encoding::Binary, 250)] {
             let (value, mut bytes) = (fat(levels), Vec::new());
-            encode(encoding, &value, &mut bytes).expect("encoded");
-            let decoded: Option<Fat> = decode(encoding, &bytes, Vec::new()).ok();
+            encode_in(encoding, &value, &mut bytes).expect("encoded");
+            let decoded: Option<Fat> = decode_in(encoding, &bytes, Vec::new()).ok();
             assert!(decoded.as_ref() == Some(&value), "{encoding:?}");
-            assert!(read::<Fat>(encoding, &bytes).ok() == Some(value), "{encoding:?}");
+            assert!(read_in::<Fat>(encoding, &bytes).ok() == Some(value), "{encoding:?}");
             let (value, mut bytes) = (tagged(levels / 3), Vec::new());
-            encode(encoding, &value, &mut bytes).expect("encoded");
-            let read: Option<Tagged> = decode(encoding, &bytes, Vec::new()).ok();
+            encode_in(encoding, &value, &mut bytes).expect("encoded");
+            let read: Option<Tagged> = decode_in(encoding, &bytes, Vec::new()).ok();
             assert!(read == Some(value), "{encoding:?}");
         }
     }
@@ -142,9 +148,9 @@ mod tests {
     fn values_around_each_other_without_end_are_refused() {
         for (encoding, number) in [(Encoding::Json, &b"7"[..]), (Encoding::Binary, &[4])] {
             for refused in [
-                decode::<Wrapped>(encoding, number, Vec::new()).err(),
-                read::<Wrapped>(encoding, number).err(),
-                decode::<Vec<Wrapped>>(encoding, number, Vec::new()).err(),
+                decode_in::<Wrapped>(encoding, number, Vec::new()).err(),
+                read_in::<Wrapped>(encoding, number).err(),
+                decode_in::<Vec<Wrapped>>(encoding, number, Vec::new()).err(),
             ] {
                 assert!(refused.is_some(), "{encoding:?}");
             }
@@ -155,7 +161,7 @@ mod tests {
     fn a_million_values_around_each_other_are_refused() {
         let value = (0..1_000_000).fold(Wrapped(None), |inner, _| Wrapped(Some(Box::new(inner))));
         for encoding in [Encoding::Json, Encoding::Binary] {
-            let refused = encode(encoding, &value, &mut Vec::new());
+            let refused = encode_in(encoding, &value, &mut Vec::new());
             assert!(refused.is_err_and(|refusal| refusal.to_string().contains("512")));
         }
     }

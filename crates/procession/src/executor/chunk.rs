@@ -5,6 +5,7 @@
 
 mod in_async;
 mod local;
+mod promise;
 
 use std::any::Any;
 use std::ops::Range;
@@ -13,13 +14,11 @@ use std::task::Waker;
 use std::time::Duration;
 use std::vec;
 
-use serde::Serialize;
-use serde::de::DeserializeOwned;
-
 pub(crate) use self::local::{LocalChunk, LocalChunkExecutor, collect};
+use self::promise::promise_of;
 use super::Job;
 use super::engine::Canceller;
-use crate::codec::{self, Encoding, Refusal};
+use crate::codec::{self, Encoding, with_form};
 use crate::error::TaskError;
 use crate::future::{Arrivals, Watcher};
 use crate::panics;
@@ -158,7 +157,7 @@ pub(crate) fn encode<T: Task>(tasks: &mut impl Iterator<Item = T>, max: usize) -
             Err(panic) => break ChunkEnd::Panic(panic),
         };
         let before = text.len();
-        let refusal = match codec::encode(T::ENCODING, &task, &mut text) {
+        let refusal = match with_form!(T::ENCODING, F => codec::encode::<F, T>(&task, &mut text)) {
             Ok(blobs) if blobs.is_empty() => {
                 ends.push(text.len());
                 last = text.len() - before;
@@ -178,7 +177,7 @@ pub(crate) fn encode<T: Task>(tasks: &mut impl Iterator<Item = T>, max: usize) -
     }
     let (state, results) = state_of(ends.len());
     let id = state.id;
-    let promise = Box::new(ChunkPromise { state, task: T::NAME, encoding: T::ENCODING });
+    let promise = with_form!(T::ENCODING, F => promise_of::<F, T::Output>(state, T::NAME));
     let chunk = EncodedChunk { id, name: T::NAME, encoding: T::ENCODING, text, ends, promise };
     (Some((chunk, results)), end)
 }
@@ -388,6 +387,15 @@ impl<O> ResultsCore<O> {
         }
         number
     }
+
+    /// The same, compiled once for all iterators: for errors, and for single results.
+    fn put_few(
+        &self,
+        first: usize,
+        results: &mut dyn Iterator<Item = Result<O, Box<TaskError>>>,
+    ) -> usize {
+        self.put(first, results)
+    }
 }
 
 impl<O> Drop for ResultsCore<O> {
@@ -395,49 +403,5 @@ impl<O> Drop for ResultsCore<O> {
         // This may run on a thread that delivers results, and `Drop` of an output may panic.
         let inner = self.inner.get_mut().unwrap_or_else(PoisonError::into_inner);
         panics::discard(std::mem::take(&mut inner.slots));
-    }
-}
-
-/// The executor's side of a chunk. On drop, the tasks that are not complete are completed with
-/// [`TaskError::Cancelled`].
-struct ChunkPromise<O> {
-    state: Arc<ResultsCore<O>>,
-    task: &'static str,
-    /// The encoding of the outputs.
-    encoding: Encoding,
-}
-
-impl<O: Serialize + DeserializeOwned + Send> AnyChunkPromise for ChunkPromise<O> {
-    fn complete_with(&self, item: u32, reply: &Reply<'_>) {
-        self.state
-            .put(item as usize, std::iter::once(reply.result_of(self.task).map_err(Box::new)));
-    }
-
-    fn complete(&self, first: u32, outputs: &[&[u8]]) -> usize {
-        let undecodable =
-            |refusal: Refusal| Box::new(refusal.into_undecodable("output", self.task));
-        let mut results = Vec::with_capacity(outputs.len());
-        while results.len() < outputs.len() {
-            // `Deserialize` is the program's code. After a panic the loop continues with the next one.
-            let decoded = panics::catch(|| {
-                for output in &outputs[results.len()..] {
-                    results.push(codec::read(self.encoding, output).map_err(undecodable));
-                }
-            });
-            if let Err(panic) = decoded {
-                results.push(Err(undecodable(Refusal::new(panic.message))));
-            }
-        }
-        self.state.put(first as usize, results.into_iter())
-    }
-
-    fn fail(&self, items: Range<u32>, error: &TaskError) -> usize {
-        self.state.put(items.start as usize, items.map(|_| Err(Box::new(error.clone()))))
-    }
-}
-
-impl<O> Drop for ChunkPromise<O> {
-    fn drop(&mut self) {
-        self.state.put(0, std::iter::repeat_with(|| Err(Box::new(TaskError::Cancelled))));
     }
 }

@@ -13,7 +13,7 @@ use super::callbacks;
 use super::engine::Canceller;
 use super::runner::FOREIGN;
 use crate::blob::Blob;
-use crate::codec::{self, Encoding, Refusal};
+use crate::codec::{self, Encoding, Refusal, with_form};
 use crate::error::TaskError;
 use crate::future::{self, Core, EncodedPartial, Future, Promise};
 use crate::panics;
@@ -46,7 +46,9 @@ pub struct Job {
 impl Job {
     pub(crate) fn new<T: Task>(task: T, canceller: Option<Canceller>) -> (Self, Future<T::Output>) {
         let id = TaskId::next();
-        let (promise, future) = future::promise(id, canceller.map(Canceller::into_control));
+        let decode = with_form!(T::ENCODING, F => codec::decode_only::<F, T::Output>);
+        let control = canceller.map(Canceller::into_control);
+        let (promise, future) = future::promise_of_sent(id, control, decode);
         (Self { id, name: T::NAME, work: Box::new(TypedJob { task, promise }) }, future)
     }
 
@@ -221,7 +223,7 @@ impl<O: Serialize + DeserializeOwned + Send + 'static> AnyCore for Core<O> {
     }
 
     fn complete_with(self: Arc<Self>, reply: &Reply<'_>) {
-        self.complete(reply.result());
+        self.complete(reply.result(self.decode));
     }
 
     fn fail(self: Arc<Self>, error: TaskError) {
@@ -271,7 +273,7 @@ impl<T: Task> Work for TypedJob<T> {
     }
 
     fn encode(&self, into: &mut Vec<u8>) -> Result<Vec<Blob>, Refusal> {
-        codec::encode(T::ENCODING, &self.task, into)
+        with_form!(T::ENCODING, F => codec::encode::<F, T>(&self.task, into))
     }
 
     fn encoding(&self) -> Encoding {

@@ -9,6 +9,8 @@ use smallvec::SmallVec;
 
 use super::partials::{EncodedPartial, PartialQueue};
 use super::{Arrivals, Future, TaskControl, Waiter, Wake};
+use crate::blob::Blob;
+use crate::codec::{Decode, Encoding, Refusal};
 use crate::error::{PoolError, TaskError};
 use crate::panics;
 use crate::stop_signal::FutureOfTask;
@@ -22,6 +24,8 @@ pub(crate) struct Core<T> {
     /// Is asked when the future is cancelled. Here, and not in the future: futures are moved often.
     pub(super) executor: Option<Weak<dyn TaskControl>>,
     pub(super) running: Running,
+    /// Decodes the output that a worker has sent.
+    pub(crate) decode: Decode<T>,
     /// The process that completes it. In a forked copy it is never completed.
     origin: Origin,
     inner: Mutex<CoreState<T>>,
@@ -180,12 +184,28 @@ pub(crate) struct Promise<T: Send + 'static> {
     core: Option<Arc<Core<T>>>,
 }
 
-/// A promise and its future. `executor` is asked when the future is cancelled.
+/// A promise and its future. `executor` is asked when the future is cancelled; `decode` decodes the output if the task
+/// runs in another process.
+pub(crate) fn promise_of_sent<T: Send + 'static>(
+    id: TaskId,
+    executor: Option<Weak<dyn TaskControl>>,
+    decode: Decode<T>,
+) -> (Promise<T>, Future<T>) {
+    new(id, executor, Running::Own(TaskFlags::default()), decode)
+}
+
+/// The same for a task of this process.
+#[cfg(test)]
 pub(crate) fn promise<T: Send + 'static>(
     id: TaskId,
     executor: Option<Weak<dyn TaskControl>>,
 ) -> (Promise<T>, Future<T>) {
-    new(id, executor, Running::Own(TaskFlags::default()))
+    promise_of_sent(id, executor, not_sent)
+}
+
+/// Decodes nothing: the result of a mapped future is made in this process.
+fn not_sent<T>(_: Encoding, _: &[u8], _: Vec<Blob>) -> Result<T, Refusal> {
+    Err(Refusal::new("it was not sent"))
 }
 
 /// A promise and its future, for the task of another future.
@@ -198,18 +218,20 @@ where
         Running::Own(_) => Arc::clone(of) as Arc<dyn TaskState>,
         Running::Of(task) => Arc::clone(task),
     };
-    new(of.id, of.executor.clone(), Running::Of(running))
+    new(of.id, of.executor.clone(), Running::Of(running), not_sent)
 }
 
 fn new<T: Send + 'static>(
     id: TaskId,
     executor: Option<Weak<dyn TaskControl>>,
     running: Running,
+    decode: Decode<T>,
 ) -> (Promise<T>, Future<T>) {
     let core = Arc::new(Core {
         id,
         executor,
         running,
+        decode,
         origin: Origin::here(),
         inner: Mutex::new(CoreState {
             stage: ResultState::Pending,

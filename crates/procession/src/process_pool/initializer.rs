@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::traces::SubmitterSpan;
 use super::work_item::WorkItem;
-use crate::codec::{self, Encoding, IgnoredValue};
+use crate::codec::{self, Encoding, IgnoredValue, with_form};
 use crate::error::PoolError;
 use crate::executor::job::{AnyPromise, EncodedJob, EncodedText};
 use crate::future::{self, Future};
@@ -39,7 +39,8 @@ impl Initializer {
     pub(super) fn new<T: Task>(kind: InitializerKind, task: &T) -> Result<Self, PoolError> {
         let mut text = Vec::new();
         // Without attachments: each worker would need descriptors of its own for them.
-        let encoded = codec::encode_without_blobs(T::ENCODING, task, &mut text);
+        let encoded =
+            with_form!(T::ENCODING, F => codec::encode_without_blobs::<F, T>(task, &mut text));
         encoded.map_err(|refusal| {
             let error = refusal.into_error("task", T::NAME);
             PoolError::Setting(format!("the {kind} cannot be sent: {error}"))
@@ -59,7 +60,7 @@ impl Initializer {
     /// A copy for one worker, and the future of its output.
     pub(super) fn work_item(&self) -> (Arc<WorkItem>, Future<IgnoredValue>) {
         let id = TaskId(0);
-        let (promise, future) = future::promise(id, None);
+        let (promise, future) = future::promise_of_sent(id, None, codec::decode_in);
         let promise = AnyPromise::new(promise);
         let Self { name, encoding, text } = self;
         let (name, encoding, text) = (*name, *encoding, text.clone());

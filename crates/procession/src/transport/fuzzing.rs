@@ -123,9 +123,9 @@ pub fn ring(mut data: &[u8]) {
 pub fn reply(data: &[u8]) {
     let Ok(reply) = Reply::parse(data) else { return };
     reply.blobs.replace(vec![Blob::from(vec![7; 300])]);
-    let _ = reply.result::<serde_json::Value>();
-    let _ = reply.result::<Vec<(String, Option<u64>)>>();
-    let _ = reply.result::<Blob>();
+    let _ = reply.result::<serde_json::Value>(codec::decode_in);
+    let _ = reply.result::<Vec<(String, Option<u64>)>>(codec::decode_in);
+    let _ = reply.result::<Blob>(codec::decode_in);
 }
 
 /// The record of a call, as a worker reads it.
@@ -265,10 +265,13 @@ pub fn crash_record(data: &[u8]) {
 pub fn values(data: &[u8]) {
     for encoding in [Encoding::Json, Encoding::Binary] {
         let blobs = || vec![Blob::from(vec![7; 300])];
-        let _ = codec::decode::<Vec<Option<(String, f64, Blob)>>>(encoding, data, blobs());
-        let _ =
-            codec::decode::<std::collections::BTreeMap<String, Vec<u64>>>(encoding, data, blobs());
-        let _ = codec::decode::<Result<char, [i128; 2]>>(encoding, data, Vec::new());
+        let _ = codec::decode_in::<Vec<Option<(String, f64, Blob)>>>(encoding, data, blobs());
+        let _ = codec::decode_in::<std::collections::BTreeMap<String, Vec<u64>>>(
+            encoding,
+            data,
+            blobs(),
+        );
+        let _ = codec::decode_in::<Result<char, [i128; 2]>>(encoding, data, Vec::new());
     }
 }
 

@@ -13,13 +13,12 @@
 use std::cell::RefCell;
 use std::time::Duration;
 
-use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use super::ring::Garbled;
 use crate::blob::Blob;
-use crate::codec::{self, Encoding, Refusal};
+use crate::codec::{self, Decode, Encoding, Refusal, with_form};
 use crate::error::{Cause, TaskError};
 use crate::panics;
 use crate::task::Task;
@@ -133,7 +132,8 @@ impl ReplyBuffer {
         let data = &mut self.data;
         let (status, plain) = match result {
             Ok(output) => {
-                let encoded = codec::encode(T::ENCODING, &output, data);
+                let encoded =
+                    with_form!(T::ENCODING, F => codec::encode::<F, T::Output>(&output, data));
                 panics::discard(output);
                 match encoded {
                     Ok(blobs) => {
@@ -162,7 +162,7 @@ impl ReplyBuffer {
         let reply = Reply { id: 0, status, task: "", run_us: 0, data, encoding, blobs };
         match status {
             Status::Ok => None,
-            _ => reply.result::<()>().err().map(|error| error.to_string()),
+            _ => Some(reply.failure(status, "").to_string()),
         }
     }
 
@@ -259,48 +259,51 @@ impl<'r> Reply<'r> {
         envelope(0, self.status, &buffer, Duration::from_micros(self.run_us))
     }
 
-    /// Decodes the output or the error. Takes the blobs.
-    pub(crate) fn result<O>(&self) -> Result<O, TaskError>
-    where
-        O: Serialize + DeserializeOwned + Send,
-    {
-        self.result_of(self.task)
+    /// Decodes the output, by this function, or the error. Takes the blobs.
+    pub(crate) fn result<O>(&self, decode: Decode<O>) -> Result<O, TaskError> {
+        self.result_of(self.task, decode)
     }
 
     /// The same for a task of this kind.
-    pub(crate) fn result_of<O>(&self, task: &str) -> Result<O, TaskError>
-    where
-        O: Serialize + DeserializeOwned + Send,
-    {
+    pub(crate) fn result_of<O>(&self, task: &str, decode: Decode<O>) -> Result<O, TaskError> {
+        match self.status {
+            Status::Ok => decode(self.encoding, self.data, self.blobs.take())
+                .map_err(|refusal| refusal.into_undecodable("output", task)),
+            status => Err(self.failure(status, task)),
+        }
+    }
+
+    /// The error of a reply with this status, which is not [`Status::Ok`].
+    #[cold]
+    fn failure(&self, status: Status, task: &str) -> TaskError {
         let data = self.data;
         let broken = |error: serde_json::Error| {
             Refusal::new(error.to_string()).into_undecodable("reply", task)
         };
-        match self.status {
-            Status::Ok => codec::decode(self.encoding, data, self.blobs.take())
-                .map_err(|refusal| refusal.into_undecodable("output", task)),
+        match status {
+            Status::Ok => unreachable!("it has an output"),
             Status::Failed => {
-                Err(serde_json::from_slice::<Cause>(data).map_or_else(broken, TaskError::Failed))
+                serde_json::from_slice::<Cause>(data).map_or_else(broken, TaskError::Failed)
             }
-            Status::Panicked => Err(serde_json::from_slice(data).map_or_else(
+            Status::Panicked => serde_json::from_slice(data).map_or_else(
                 broken,
                 |Panicked { message, location, mut backtrace }| {
                     backtrace.truncate(panics::MOST_CALLS);
                     TaskError::Panicked { message, location, backtrace }
                 },
-            )),
+            ),
             Status::Undecodable => {
                 let refused = serde_json::from_slice(data);
-                Err(refused.map_or_else(broken, |Refused { task, field, reason }| {
+                refused.map_or_else(broken, |Refused { task, field, reason }| {
                     TaskError::Undecodable { what: "task".to_owned(), task, field, reason }
-                }))
+                })
             }
             Status::Undelivered => {
                 let reason = serde_json::from_slice::<String>(data);
                 let reason = reason.unwrap_or_else(|error| error.to_string());
-                Err(TaskError::Undelivered { what: "output".to_owned(), reason })
+                TaskError::Undelivered { what: "output".to_owned(), reason }
             }
-            Status::Unencodable => Err(serde_json::from_slice(data).map_or_else(
+            Status::Unencodable => serde_json::from_slice(data).map_or_else(
                 broken,
                 |Refused { task, field, reason }| TaskError::Unencodable {
                     what: "output".to_owned(),
@@ -308,7 +311,7 @@ impl<'r> Reply<'r> {
                     field,
                     reason,
                 },
-            )),
+            ),
         }
     }
 }
@@ -319,6 +322,8 @@ mod tests {
 
     use std::collections::BTreeMap;
     use std::marker::PhantomData;
+
+    use serde::de::DeserializeOwned;
 
     use crate::Failure;
     use crate::task::Context;
@@ -347,7 +352,7 @@ mod tests {
         assert_eq!((reply.id, reply.run_us), (7, 5));
         assert!(Reply::parse(&bytes[..bytes.len() - 1]).is_err(), "cut short");
         assert!(Reply::parse(&[&bytes[..], b"1"].concat()).is_err(), "too long");
-        reply.result()
+        reply.result(codec::decode_in)
     }
 
     fn both_ways<O>(result: Result<O, TaskError>) -> Result<O, TaskError>

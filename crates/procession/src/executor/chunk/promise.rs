@@ -1,0 +1,76 @@
+//! [`ChunkPromise`]: what completes the results of a chunk.
+
+use std::marker::PhantomData;
+use std::ops::Range;
+use std::sync::Arc;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::{AnyChunkPromise, ResultsCore};
+use crate::codec::{self, Form, Refusal};
+use crate::error::TaskError;
+use crate::panics;
+use crate::transport::Reply;
+
+/// The executor's side of a chunk. On drop, the tasks that are not complete are completed with
+/// [`TaskError::Cancelled`].
+struct ChunkPromise<F, O> {
+    state: Arc<ResultsCore<O>>,
+    task: &'static str,
+    /// The encoding of the outputs.
+    form: PhantomData<fn() -> F>,
+}
+
+/// The executor's side of a chunk whose outputs are in this encoding.
+pub(super) fn promise_of<F, O>(
+    state: Arc<ResultsCore<O>>,
+    task: &'static str,
+) -> Box<dyn AnyChunkPromise>
+where
+    F: Form + 'static,
+    O: Serialize + DeserializeOwned + Send + 'static,
+{
+    Box::new(ChunkPromise { state, task, form: PhantomData::<fn() -> F> })
+}
+
+impl<F, O> AnyChunkPromise for ChunkPromise<F, O>
+where
+    F: Form,
+    O: Serialize + DeserializeOwned + Send,
+{
+    fn complete_with(&self, item: u32, reply: &Reply<'_>) {
+        let result = reply.result_of(self.task, codec::decode_only::<F, O>);
+        self.state.put_few(item as usize, &mut std::iter::once(result.map_err(Box::new)));
+    }
+
+    fn complete(&self, first: u32, outputs: &[&[u8]]) -> usize {
+        let undecodable =
+            |refusal: Refusal| Box::new(refusal.into_undecodable("output", self.task));
+        let mut results = Vec::with_capacity(outputs.len());
+        while results.len() < outputs.len() {
+            // `Deserialize` is the program's code. After a panic the loop continues with the next one.
+            let decoded = panics::catch(|| {
+                for output in &outputs[results.len()..] {
+                    results.push(codec::read::<F, O>(output).map_err(undecodable));
+                }
+            });
+            if let Err(panic) = decoded {
+                results.push(Err(undecodable(Refusal::new(panic.message))));
+            }
+        }
+        self.state.put(first as usize, results.into_iter())
+    }
+
+    fn fail(&self, items: Range<u32>, error: &TaskError) -> usize {
+        let first = items.start as usize;
+        self.state.put_few(first, &mut items.map(|_| Err(Box::new(error.clone()))))
+    }
+}
+
+impl<F, O> Drop for ChunkPromise<F, O> {
+    fn drop(&mut self) {
+        let mut cancelled = std::iter::repeat_with(|| Err(Box::new(TaskError::Cancelled)));
+        self.state.put_few(0, &mut cancelled);
+    }
+}
