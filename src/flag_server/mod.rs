@@ -11,6 +11,7 @@
 //! A [`FlagServer`] ends when it is dropped. It is reached by HTTP alone; it writes no file and prints
 //! nothing.
 
+mod drawings;
 mod faults;
 mod images;
 mod server;
