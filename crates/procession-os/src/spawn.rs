@@ -114,7 +114,12 @@ pub fn spawn(
 }
 
 /// Whether a process can be started in a control group. Some containers refuse the call.
-#[cfg(all(target_os = "linux", not(feature = "portable")))]
+#[cfg(all(
+    target_os = "linux",
+    any(target_arch = "x86_64", target_arch = "aarch64"),
+    feature = "sandbox",
+    not(feature = "portable")
+))]
 pub(crate) fn can_start_in_groups() -> bool {
     clone3::is_available()
 }

@@ -2,13 +2,11 @@
 //! milliseconds: the kernel waits for all CPUs.
 
 use std::ffi::c_void;
-use std::io;
 use std::mem;
 use std::ops::Range;
 use std::os::fd::{AsFd, AsRawFd};
 
 use libc::{c_int, c_long};
-use rustix::io::Errno;
 
 /// The type of the flags in the library `libc` is too small for it.
 const CLONE_INTO_CGROUP: u64 = 1 << 33;
@@ -34,10 +32,11 @@ struct Arguments {
 pub(super) type Entry = extern "C" fn(*mut c_void) -> c_int;
 
 /// Whether the kernel has the call and nothing refuses it.
+#[cfg(all(feature = "sandbox", any(target_arch = "x86_64", target_arch = "aarch64")))]
 pub(super) fn is_available() -> bool {
     // SAFETY: a structure of no bytes is refused before it is read.
     let result = unsafe { libc::syscall(libc::SYS_clone3, std::ptr::null::<c_void>(), 0) };
-    result == -1 && Errno::from_io_error(&io::Error::last_os_error()) == Some(Errno::INVAL)
+    result == -1 && std::io::Error::last_os_error().raw_os_error() == Some(libc::EINVAL)
 }
 
 fn arguments(group: &impl AsFd, flags: c_int) -> Arguments {
