@@ -46,7 +46,7 @@ use procession_os::threads::ThreadSpec;
 ///
 /// The value must not change, as by a `Mutex` or an atomic in it: each process has its own.
 ///
-/// The value is encoded in the [binary encoding](Encoding::Binary), whatever the encoding of the task is.
+/// The value is encoded in the [binary encoding](crate::Encoding::Binary), whatever the encoding of the task is.
 ///
 /// ```
 /// use std::collections::HashMap;

@@ -103,7 +103,7 @@ impl Context {
     /// [`Future::partials`](crate::Future::partials), which has an example. Values arrive in their order. This
     /// is the same on every executor.
     ///
-    /// A value is encoded in the [binary encoding](Encoding::Binary), whatever that of the task is. It may have
+    /// A value is encoded in the [binary encoding](crate::Encoding::Binary), whatever that of the task is. It may have
     /// blobs. In a process pool, values count towards the rate at which the lines of one worker are read: at
     /// most 50,000 lines and 64 MiB in a second; above it, the task waits here. A value with blobs counts as many lines
     /// as it has blobs, and their bytes as well.
