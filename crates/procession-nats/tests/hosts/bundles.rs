@@ -1,10 +1,11 @@
 //! Short tasks that travel together: each has its own result, is cancelled alone, and is lost or begun again for itself.
 
 use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
 
 use libtest_mimic::Trial;
-use procession::{Executor, Future, TaskError};
-use procession_nats::{Cluster, ConnectSettings, overview};
+use procession::{Context, Executor, Future, Retries, TaskError, TaskOptions};
+use procession_nats::{Cluster, ConnectSettings, HostSaid, overview};
 use rustix::process::Signal;
 
 use crate::harness::{self, Gate, eventually};
@@ -17,6 +18,8 @@ pub(crate) fn trials() -> Vec<Trial> {
         a_task_of_a_bundle_that_no_host_has_is_cancelled_and_the_others_run_once,
         without_retries_what_a_killed_host_had_of_a_bundle_is_lost_and_nothing_else,
         with_retries_each_task_of_a_bundle_has_a_further_attempt,
+        a_server_that_is_killed_in_mid_run_costs_no_task_of_a_bundle_and_doubles_none,
+        what_tasks_of_a_bundle_tell_and_how_they_end_is_their_own,
     ]
 }
 
@@ -157,4 +160,76 @@ fn with_retries_each_task_of_a_bundle_has_a_further_attempt() {
     let twice = notes(&place.path("notes")).len() as u64 - TASKS;
     assert!(twice <= MANY_SLOTS.slots as u64, "{twice} tasks began twice");
     assert_eq!(cluster.stats().lost, 0);
+}
+
+fn a_server_that_is_killed_in_mid_run_costs_no_task_of_a_bundle_and_doubles_none() {
+    const TASKS: u64 = 4000;
+    const PATIENT: AgentKind = AgentKind { workers: 1, lease_ms: 20_000, ..MANY_SLOTS };
+    let mut place = Place::new();
+    let _agents = ["one", "two"].map(|host| place.agent(host, PATIENT));
+    let (file, cluster) = (place.path("notes"), place.cluster());
+    place.await_hosts(&cluster, &["one", "two"]);
+    warm_up(&place, &cluster);
+    let submit = |n| cluster.submit(noted(file.clone(), n, 0));
+    let futures: Vec<_> = (0..TASKS).map(submit).collect();
+    for at in [500, 1500] {
+        eventually("some tasks", || notes(&file).len() > at);
+        place.restart_server();
+    }
+    assert!(futures.into_iter().map(Future::result).eq((0..TASKS).map(Ok)));
+    assert_eq!(notes(&file), (0..TASKS).collect::<Vec<_>>(), "none lost, none twice");
+}
+
+/// Says a line and emits a value; then it fails, crashes, or has a result that is too large for a bundle.
+#[procession::task]
+fn various(context: &Context, how: u8, n: u64) -> Result<String, String> {
+    context.say(format!("line {n}"));
+    context.emit(&n).map_err(|error| error.to_string())?;
+    match how {
+        1 => Err(format!("{n} fails")),
+        2 => std::process::abort(),
+        3 => Ok("x".repeat(100_000)),
+        _ => Ok(n.to_string()),
+    }
+}
+
+fn what_tasks_of_a_bundle_tell_and_how_they_end_is_their_own() {
+    const TASKS: u64 = 600;
+    let place = Place::new();
+    let lines = Arc::new(Mutex::new(Vec::new()));
+    let heard = Arc::clone(&lines);
+    let on_say = move |said: &HostSaid<'_>| {
+        heard.lock().expect("lines").push((said.task, said.line.to_owned()));
+    };
+    let cluster = place.builder().on_say(on_say).build().expect("a cluster");
+    let _agent = place.agent("one", MANY_SLOTS);
+    place.await_hosts(&cluster, &["one"]);
+    eventually("tasks that travel together", || {
+        let before = place.taken("procession-tasks");
+        let futures: Vec<_> = (0..TASKS).map(|n| cluster.submit(various(0, n))).collect();
+        futures.into_iter().for_each(|future| drop(future.result().expect("a result")));
+        place.taken("procession-tasks") - before < TASKS
+    });
+    lines.lock().expect("lines").clear();
+    let how = |n: u64| if n % 100 < 97 { 0 } else { (n % 100 - 96) as u8 };
+    let submit =
+        |n| cluster.submit_with(TaskOptions::new().retries(Retries::none()), various(how(n), n));
+    let futures: Vec<_> = (0..TASKS).map(submit).collect();
+    let ids: Vec<_> = futures.iter().map(Future::id).collect();
+    for (n, future) in (0..).zip(futures) {
+        let values = future.partials::<u64>().map(|value| value.expect("a value").value);
+        let values: Vec<_> = values.collect();
+        let result = future.result();
+        match how(n) {
+            1 => assert_eq!(result.expect_err("an error").to_string(), format!("{n} fails")),
+            2 => assert!(matches!(result, Err(TaskError::WorkerDied(_))), "{result:?}"),
+            3 => assert_eq!(result.expect("a text").len(), 100_000),
+            _ => assert_eq!(result, Ok(n.to_string())),
+        }
+        assert!(how(n) == 2 || values == [n], "{values:?}");
+    }
+    let told = lines.lock().expect("lines");
+    for (n, id) in (0..).zip(ids).filter(|(n, _)| how(*n) != 2) {
+        assert!(told.contains(&(id, format!("line {n}"))), "task {n}");
+    }
 }
