@@ -71,6 +71,8 @@ pub struct RemoteTask {
     /// Of a chunk: where the text of each of its tasks ends.
     ends: Vec<usize>,
     blobs: Vec<Blob>,
+    /// Not among its bytes.
+    earlier: u32,
 }
 
 /// The head of an encoded task: one line of JSON. The lengths of the tasks of a chunk follow, and then the text.
@@ -121,9 +123,22 @@ impl RemoteTask {
         &self.blobs
     }
 
+    /// The same after this number of attempts on other hosts, which [`Context::attempt`](crate::Context::attempt) counts
+    /// as well. It is not among the [bytes](Self::to_bytes): the host that runs the task says it.
+    ///
+    /// ```
+    /// # use procession::*;
+    /// fn second_attempt(bytes: &[u8]) -> Result<RemoteTask, NotEncoded> {
+    ///     Ok(RemoteTask::from_bytes(bytes, Vec::new())?.begun_before(1))
+    /// }
+    /// ```
+    pub fn begun_before(self, times: u32) -> Self {
+        Self { earlier: times, ..self }
+    }
+
     /// The task without its blobs. See the example of [`ProcessPool::run_remote`](crate::ProcessPool::run_remote).
     pub fn to_bytes(&self) -> Vec<u8> {
-        let Self { name, encoding, text, ends, blobs: _ } = self;
+        let Self { name, encoding, text, ends, blobs: _, earlier: _ } = self;
         let (name, encoding, tasks) = (Cow::Borrowed(&**name), *encoding, ends.len());
         let head = RemoteHead { name, encoding, tasks };
         let mut bytes = Vec::with_capacity(128 + chunks::LENGTH * tasks + text.len());
@@ -149,7 +164,8 @@ impl RemoteTask {
             let reason = "its tasks do not fill it".to_owned();
             return Err(NotEncoded { what: "task", reason });
         }
-        Ok(Self { name: name.into_owned(), encoding, text: text.to_vec(), ends, blobs })
+        let (name, text, earlier) = (name.into_owned(), text.to_vec(), 0);
+        Ok(Self { name, encoding, text, ends, blobs, earlier })
     }
 }
 
@@ -339,7 +355,7 @@ impl Job {
     pub fn into_remote(self) -> Option<(RemoteTask, RemotePromise)> {
         let EncodedJob { name, encoding, text, blobs, promise, .. } = self.encode()?;
         let (text, ends) = (text.into_vec(), Vec::new());
-        let task = RemoteTask { name: name.to_owned(), encoding, text, ends, blobs };
+        let task = RemoteTask { name: name.to_owned(), encoding, text, ends, blobs, earlier: 0 };
         Some((task, RemotePromise(PromiseKind::One(promise, name))))
     }
 }
@@ -355,7 +371,8 @@ mod tests {
         let (name, text) = ("a\nb \"c\"".to_owned(), b"x\ny".to_vec());
         for ends in [vec![], vec![3], vec![1, 1, 3]] {
             let (name, text, blobs) = (name.clone(), text.clone(), Vec::new());
-            let task = RemoteTask { name, encoding: Encoding::Binary, text, ends, blobs };
+            let encoding = Encoding::Binary;
+            let task = RemoteTask { name, encoding, text, ends, blobs, earlier: 0 };
             assert_eq!(RemoteTask::from_bytes(&task.to_bytes(), Vec::new()), Ok(task));
         }
         let death = TaskError::WorkerDied(Box::new(Death::new("square", Exit::Signal(11))));

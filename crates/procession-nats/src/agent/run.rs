@@ -139,6 +139,7 @@ impl HeldRun {
             Ok(Err(error)) => return of_error(error),
             Err(NoAnswer(reason)) => return of_error(undelivered("task", reason)),
         };
+        let task = task.begun_before(place.attempt.saturating_sub(1));
         let (done, mut result) = oneshot::channel();
         let (teller, mut told) = telling();
         {

@@ -1,23 +1,27 @@
 //! Agents that are killed, stopped, drained.
 
+use std::path::PathBuf;
+use std::thread;
 use std::time::Duration;
 
 use libtest_mimic::Trial;
 use procession::{
-    Executor, Future, PoolError, ProcessPool, Registry, Shutdown, TaskError, TaskOptions,
+    Context, Executor, Future, PoolError, ProcessPool, Registry, Retries, Shutdown, TaskError,
+    TaskOptions,
 };
 use procession_nats::{Agent, Cluster, ConnectSettings};
 use rustix::process::Signal;
 
 use crate::harness::{Gate, eventually, stop};
 use crate::place::{AgentKind, Place};
-use crate::tasks::{gated, hang_on, noted, notes, poison, square};
+use crate::tasks::{gated, hang_on, note, noted, notes, poison, square};
 
 pub(crate) fn trials() -> Vec<Trial> {
     trials![
         a_task_of_a_host_that_was_killed_was_begun_once_and_its_error_names_the_host,
         with_retries_nothing_is_lost_with_a_host_that_is_killed_in_mid_run,
         without_retries_only_what_a_killed_host_had_begun_is_affected,
+        attempts_on_hosts_that_were_lost_are_counted_by_tasks_and_errors,
         a_result_of_a_host_that_was_stopped_for_long_is_refused,
         a_task_that_kills_its_agents_stops_at_its_attempts,
         an_agent_that_is_drained_finishes_what_it_has_and_nothing_is_lost,
@@ -93,6 +97,36 @@ fn without_retries_only_what_a_killed_host_had_begun_is_affected() {
     let (begun, mut once) = (notes(&place.path("notes")), notes(&place.path("notes")));
     once.dedup();
     assert_eq!(begun, once, "no task began twice");
+}
+
+/// Waits in its first attempt, and crashes in the second one if it is asked to.
+#[procession::task]
+fn counts_attempts(context: &Context, file: PathBuf, crashes: bool) -> u32 {
+    note(&file, u64::from(context.attempt()));
+    match context.attempt() {
+        1 => loop {
+            thread::sleep(Duration::from_secs(1));
+        },
+        2 if crashes => std::process::abort(),
+        attempt => attempt,
+    }
+}
+
+fn attempts_on_hosts_that_were_lost_are_counted_by_tasks_and_errors() {
+    let (place, options) = (Place::new(), TaskOptions::new().retries(Retries::none()));
+    let file = place.path("notes");
+    let cluster = place.builder().attempts(2).build().expect("a cluster");
+    let doomed = place.agent("doomed", SHORT);
+    let submit = |crashes| cluster.submit_with(options, counts_attempts(file.clone(), crashes));
+    let (returns, crashes) = (submit(false), submit(true));
+    eventually("both tasks", || notes(&file) == [1, 1]);
+    doomed.signal(Signal::KILL);
+    let _other = place.agent("other", SHORT);
+    assert_eq!(returns.result(), Ok(2));
+    let TaskError::WorkerDied(death) = crashes.result().expect_err("a crash") else {
+        panic!("another error");
+    };
+    assert_eq!((death.attempts, death.host.as_deref()), (2, Some("other")));
 }
 
 fn a_result_of_a_host_that_was_stopped_for_long_is_refused() {

@@ -38,6 +38,8 @@ pub(crate) struct EncodedChunk {
     pub(crate) text: Vec<u8>,
     /// Where each of them ends.
     pub(crate) ends: Vec<usize>,
+    /// How often they were begun before, on other hosts.
+    pub(crate) earlier: u32,
     pub(crate) promise: Box<dyn AnyChunkPromise>,
 }
 
@@ -178,7 +180,8 @@ pub(crate) fn encode<T: Task>(tasks: &mut impl Iterator<Item = T>, max: usize) -
     let (state, results) = state_of(ends.len());
     let id = state.id;
     let promise = with_form!(T::ENCODING, F => promise_of::<F, T::Output>(state, T::NAME));
-    let chunk = EncodedChunk { id, name: T::NAME, encoding: T::ENCODING, text, ends, promise };
+    let (name, encoding, earlier) = (T::NAME, T::ENCODING, 0);
+    let chunk = EncodedChunk { id, name, encoding, text, ends, earlier, promise };
     (Some((chunk, results)), end)
 }
 

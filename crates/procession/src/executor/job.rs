@@ -107,7 +107,9 @@ impl Job {
         let (encoded, encoding) = (encode(&*work), work.encoding());
         let promise = work.into_promise();
         match encoded {
-            Ok((text, blobs)) => Some(EncodedJob { id, name, encoding, text, blobs, promise }),
+            Ok((text, blobs)) => {
+                Some(EncodedJob { id, name, encoding, text, blobs, earlier: 0, promise })
+            }
             Err(refusal) => {
                 promise.fail(refusal.into_error("task", name));
                 None
@@ -135,6 +137,8 @@ pub(crate) struct EncodedJob {
     pub text: EncodedText,
     /// The blobs to which the text refers.
     pub blobs: Vec<Blob>,
+    /// How often it was begun before, on other hosts.
+    pub earlier: u32,
     pub promise: AnyPromise,
 }
 

@@ -64,7 +64,8 @@ impl Initializer {
         let promise = AnyPromise::new(promise);
         let Self { name, encoding, text } = self;
         let (name, encoding, text) = (*name, *encoding, text.clone());
-        let encoded = EncodedJob { id, name, encoding, text, blobs: Vec::new(), promise };
+        let (blobs, earlier) = (Vec::new(), 0);
+        let encoded = EncodedJob { id, name, encoding, text, blobs, earlier, promise };
         (Arc::new(WorkItem::new(encoded, SubmitterSpan::here(None))), future)
     }
 }

@@ -26,6 +26,8 @@ pub(crate) struct WorkItem {
     pub submitted: Instant,
     /// The span in which it was submitted, if the pool traces its tasks.
     pub submitter: SubmitterSpan,
+    /// How often it was begun before, on other hosts.
+    pub earlier: u32,
     text: EncodedText,
     /// The blobs to which the text refers.
     blobs: Mutex<Vec<Blob>>,
@@ -93,10 +95,10 @@ pub(crate) fn refusal(EncodedJob { text, blobs, .. }: &EncodedJob) -> Option<Tas
 impl WorkItem {
     #[inline]
     pub(crate) fn new(encoded: EncodedJob, submitter: SubmitterSpan) -> Self {
-        let EncodedJob { id, name, encoding, text, blobs, promise } = encoded;
+        let EncodedJob { id, name, encoding, text, blobs, earlier, promise } = encoded;
         let (promises, blobs) = (Promises::One(Mutex::new(Some(promise))), Mutex::new(blobs));
         let submitted = Instant::now();
-        Self { id, name, encoding, submitted, submitter, text, blobs, promises }
+        Self { id, name, encoding, submitted, submitter, earlier, text, blobs, promises }
     }
 
     /// Drops text, blobs and the submitter's span, so that the allocation can be used again. Returns false for a chunk, or
@@ -112,11 +114,11 @@ impl WorkItem {
     }
 
     pub(crate) fn from_chunk(encoded: EncodedChunk, submitter: SubmitterSpan) -> Self {
-        let EncodedChunk { id, name, encoding, text, ends, promise } = encoded;
+        let EncodedChunk { id, name, encoding, text, ends, earlier, promise } = encoded;
         let text = EncodedText::from_vec(text);
         let (promises, blobs) = (Promises::Chunk { promise, ends }, Mutex::default());
         let submitted = Instant::now();
-        Self { id, name, encoding, submitted, submitter, text, blobs, promises }
+        Self { id, name, encoding, submitted, submitter, earlier, text, blobs, promises }
     }
 
     /// The id of one of its tasks.

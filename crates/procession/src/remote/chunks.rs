@@ -96,9 +96,10 @@ impl ChunkExecutor for RemoteChunks {
     }
 
     fn enqueue_chunk(&self, chunk: EncodedChunk, options: TaskOptions) {
-        let EncodedChunk { id, name, encoding, text, ends, promise } = chunk;
+        let EncodedChunk { id, name, encoding, text, ends, earlier, promise } = chunk;
         let promise = RemotePromise::of_chunk(promise, ends.len());
-        let task = RemoteTask { name: name.to_owned(), encoding, text, ends, blobs: Vec::new() };
+        let (name, blobs) = (name.to_owned(), Vec::new());
+        let task = RemoteTask { name, encoding, text, ends, blobs, earlier };
         (self.enqueue)(id, task, promise, options);
     }
 

@@ -139,7 +139,7 @@ impl ProcessPool {
         on_progress: impl Fn(RemoteProgress) + Send + Sync + 'static,
         on_done: impl FnOnce(RemoteResult) + Send + 'static,
     ) -> TaskId {
-        let RemoteTask { name, encoding: _, text, ends, blobs } = task;
+        let RemoteTask { name, encoding: _, text, ends, blobs, earlier } = task;
         let id = TaskId::next_many(ends.len().max(1));
         let (on_progress, on_done): (OnProgress, OnDone) =
             (Box::new(on_progress), Box::new(on_done));
@@ -150,13 +150,13 @@ impl ProcessPool {
                 let promise = AnyPromise::of_core(Arc::new(core));
                 let text = EncodedText::from_vec(text);
                 self.submit_encoded(
-                    EncodedJob { id, name, encoding, text, blobs, promise },
+                    EncodedJob { id, name, encoding, text, blobs, earlier, promise },
                     options,
                 );
             }
             Ok((name, encoding)) => {
                 let promise = Box::new(RemoteChunkCore::new(id, ends.len(), on_progress, on_done));
-                let chunk = EncodedChunk { id, name, encoding, text, ends, promise };
+                let chunk = EncodedChunk { id, name, encoding, text, ends, earlier, promise };
                 self.submit_encoded_chunk(chunk, options);
             }
             Err(reason) => {

@@ -191,6 +191,7 @@ impl Sending {
         call: &Outgoing,
     ) -> Result<Written, Garbled> {
         let Outgoing { seq, attempt, stop_after, work_item, items } = call;
+        let attempt = attempt.saturating_add(work_item.earlier);
         let Some(claim) = self.claims.next(region) else { return Ok(Written::RingFull) };
         // It only has to differ from earlier calls that may still be in the ring.
         let short_seq = (seq % (1 << 32)) as u32;
@@ -198,7 +199,7 @@ impl Sending {
         let head = Call {
             id: work_item.id.0 + u64::from(first),
             seq: short_seq,
-            attempt: *attempt,
+            attempt,
             claim,
             name_len: u32::try_from(work_item.name.len()).map_err(|_| Garbled)?,
             count: number,
@@ -238,8 +239,7 @@ impl Sending {
             };
         let kind = if has_attachment { CALL | HAS_ATTACHMENT } else { CALL };
         let (seq, work_item) = (*seq, Arc::clone(work_item));
-        let call =
-            SentCall { seq, work_item, first, items: number, answered: 0, attempt: *attempt };
+        let call = SentCall { seq, work_item, first, items: number, answered: 0, attempt };
         self.claims.publish(region, claim, call, short_seq);
         let fits = self.writer.write_with(&ring, kind, &with(&appendix), appendix.len())?;
         Ok(if fits { Written::Yes } else { Written::RingFull })
