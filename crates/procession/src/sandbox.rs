@@ -44,6 +44,7 @@ pub struct Sandbox {
     write: Vec<PathBuf>,
     memory: Option<u64>,
     total_memory: Option<u64>,
+    largest_output: Option<u64>,
     allowed: Vec<Allow>,
     needs_namespaces: bool,
     is_best_effort: bool,
@@ -115,6 +116,7 @@ impl Sandbox {
             write: Vec::new(),
             memory: None,
             total_memory: None,
+            largest_output: None,
             allowed: Vec::new(),
             needs_namespaces: false,
             is_best_effort: false,
@@ -169,6 +171,21 @@ impl Sandbox {
     /// ```
     pub const fn total_memory(mut self, bytes: u64) -> Self {
         self.total_memory = Some(bytes);
+        self
+    }
+
+    /// The most bytes of what a worker sends at once: the output of a task, a value that it emits, or a line, each with
+    /// its blobs. Of what is larger, the pool reads nothing beyond this: the task fails with
+    /// [`TaskError::Undelivered`](crate::TaskError::Undelivered), the value is
+    /// [missed](crate::PartialError::Missed), and the line says that it is lost. Less than 64 KiB counts as that.
+    /// Default: no limit.
+    ///
+    /// ```
+    /// # use procession::Sandbox;
+    /// let decodes = Sandbox::strict().largest_output(64 << 20); // 64 MiB
+    /// ```
+    pub const fn largest_output(mut self, bytes: u64) -> Self {
+        self.largest_output = Some(bytes);
         self
     }
 
@@ -238,6 +255,14 @@ impl Sandbox {
 
     pub(crate) fn most_memory(&self) -> Option<u64> {
         [self.memory, self.total_memory].into_iter().flatten().min().filter(|_| self.is_on())
+    }
+
+    /// In bytes.
+    pub(crate) fn most_sent(&self) -> u64 {
+        /// What is in a record of the ring is not measured.
+        const LEAST: u64 = 64 << 10;
+        let most = self.largest_output.filter(|_| self.is_on());
+        most.map_or(u64::MAX, |most| most.max(LEAST))
     }
 
     pub(crate) fn total_memory_bytes(&self) -> Option<u64> {

@@ -50,7 +50,8 @@ pub(super) fn start(pool: &Arc<PoolInner>, handle: &Arc<WorkerHandle>) -> Result
     // Allocating the region takes as long as the worker needs to load its program; after the start
     // both happen at the same time.
     let region = share_memory(&socket, claims).inspect_err(|_| child.kill_and_reap())?;
-    handle.set_started(Arc::clone(&child), region, socket, pool.setup.segment_bytes());
+    let (segment_bytes, most_sent) = (pool.setup.segment_bytes(), pool.setup.sandbox.most_sent());
+    handle.set_started(Arc::clone(&child), region, socket, segment_bytes, most_sent);
     if handle.kill_reason().is_some() {
         child.kill();
     }

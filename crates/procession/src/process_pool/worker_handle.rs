@@ -142,17 +142,19 @@ impl WorkerHandle {
         self.child().is_some_and(|child| child.is_there())
     }
 
-    /// The process was started. Its segments may have this length together, in bytes.
+    /// The process was started. Its segments may have this length together, in bytes, and what it sends at once
+    /// that length.
     pub(super) fn set_started(
         &self,
         child: Arc<Child>,
         region: SharedRegion,
         socket: Socket,
         segment_bytes: u64,
+        most_sent: u64,
     ) {
         let region = Arc::new(region);
         self.sending().set_segments(Arc::clone(&region), segment_bytes);
-        self.receiving().set_segments(Arc::clone(&region));
+        self.receiving().set_segments(Arc::clone(&region), most_sent);
         let _ = self.process.set(Process { child, region, socket });
     }
 

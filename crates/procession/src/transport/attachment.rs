@@ -116,6 +116,8 @@ pub(crate) struct Attachment {
     blobs: Vec<ReceivedBytes>,
     /// Why it could not be received, if it could not.
     lost: Option<String>,
+    /// What was announced of it up to now.
+    bytes: u64,
 }
 
 impl Attachment {
@@ -180,8 +182,10 @@ impl Patience {
 }
 
 /// Assembles attachments from messages.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Assembly {
+    /// The most bytes of an attachment. A longer one is lost, and nothing behind its bound is opened.
+    most_bytes: u64,
     /// More messages of it will come.
     part: Option<Attachment>,
     /// The record of it was not read yet.
@@ -193,10 +197,28 @@ pub(crate) struct Assembly {
     at_last: u64,
 }
 
+impl Default for Assembly {
+    fn default() -> Self {
+        Self {
+            most_bytes: u64::MAX,
+            part: None,
+            whole: None,
+            segments: SegmentReader::default(),
+            messages: 0,
+            at_last: 0,
+        }
+    }
+}
+
 impl Assembly {
     /// Items may be in these segments.
     pub(crate) fn with(segments: SegmentReader) -> Self {
         Self { segments, ..Self::default() }
+    }
+
+    /// An attachment may have this number of bytes.
+    pub(crate) fn with_most_bytes(self, most_bytes: u64) -> Self {
+        Self { most_bytes, ..self }
     }
 
     pub(crate) fn segments(&self) -> &SegmentReader {
@@ -294,11 +316,22 @@ impl Assembly {
         };
         let (lengths, mut inline) =
             rest.split_at_checked(LENGTH * usize::from(*items)).ok_or(Garbled)?;
+        // A part before `IS_FIRST` belongs to an attachment that the sender gave up.
+        let part = self.part.take().filter(|_| flags & IS_FIRST == 0);
+        let mut part = match flags & IS_FIRST {
+            0 => part.ok_or(Garbled)?,
+            _ => Attachment::default(),
+        };
         let mut fds = fds.into_iter();
         let mut items_received = Vec::with_capacity(usize::from(*items));
-        let mut lost = shortage.map(|error| io::Error::from(error).to_string());
+        let mut lost = part.lost.take();
+        lost = lost.or_else(|| shortage.map(|error| io::Error::from(error).to_string()));
         for length in lengths.chunks_exact(LENGTH) {
             let length = u64::from_le_bytes(length.try_into().map_err(|_| Garbled)?);
+            part.bytes = part.bytes.saturating_add(bytes_of(length));
+            if part.bytes > self.most_bytes && lost.is_none() {
+                lost = Some(format!("it has more than {} bytes", self.most_bytes));
+            }
             if length & INLINE != 0 {
                 let length = usize::try_from(length & !INLINE).map_err(|_| Garbled)?;
                 let (bytes, rest) = inline.split_at_checked(length).ok_or(Garbled)?;
@@ -316,10 +349,6 @@ impl Assembly {
         if !inline.is_empty() || fds.next().is_some() {
             return Err(Garbled);
         }
-        // A part before `IS_FIRST` belongs to an attachment that the sender gave up.
-        let part =
-            if flags & IS_FIRST != 0 { None } else { Some(self.part.take().ok_or(Garbled)?) };
-        let mut part = part.unwrap_or_default();
         let mut items_received = items_received.into_iter();
         if flags & HAS_TEXT != 0 {
             part.text = items_received.next();
@@ -328,7 +357,7 @@ impl Assembly {
         if part.blobs.len() > MOST_ITEMS {
             return Err(Garbled);
         }
-        if let Some(reason) = lost.or(part.lost.take()) {
+        if let Some(reason) = lost {
             // The other items are of no use.
             part = Attachment::lost_because(reason);
         }
@@ -359,5 +388,14 @@ impl Assembly {
             None if item.is_new => Err(missing()),
             file => self.segments.take(item, file).map(Some),
         }
+    }
+}
+
+/// The number of bytes of an item with this word.
+fn bytes_of(length: u64) -> u64 {
+    match SegmentItem::from_word(length) {
+        _ if length & INLINE != 0 => length & !INLINE,
+        Some(item) => item.len.into(),
+        None => length,
     }
 }

@@ -49,7 +49,7 @@ pub(super) fn serve(
                 }
             }
             Ok(Some((HandshakeMessage::Copy, fds))) => match copy_this(fds) {
-                Ok(Made::Worker(its_invitation)) => return Ok((its_invitation, locals)),
+                Ok(Made::Worker(its_invitation)) => return Ok((*its_invitation, locals)),
                 Ok(Made::Copy(pid)) => HandshakeMessage::Copied { pid },
                 Err(error) => {
                     HandshakeMessage::NotCopied(HandshakeMessage::reason(&error.to_string()))
@@ -110,14 +110,14 @@ enum Made {
     /// In the template, with the process id of the copy.
     Copy(u32),
     /// In the copy, with its invitation.
-    Worker(Invitation),
+    Worker(Box<Invitation>),
 }
 
 fn copy_this(fds: Vec<OwnedFd>) -> io::Result<Made> {
     let mut fds = fds.into_iter();
     let mut next = || fds.next().ok_or(io::ErrorKind::InvalidData);
     let [input, output, error, invitation] = [next()?, next()?, next()?, next()?];
-    let invitation: Invitation = serde_json::from_slice(&read_all(invitation)?)?;
+    let invitation: Box<Invitation> = serde_json::from_slice(&read_all(invitation)?)?;
     match copy::copy([input, output, error], fds.next())? {
         Copied::Original(pid) => Ok(Made::Copy(pid.as_raw_nonzero().get().unsigned_abs())),
         Copied::Copy => Ok(Made::Worker(invitation)),

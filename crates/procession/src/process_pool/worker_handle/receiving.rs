@@ -218,8 +218,10 @@ impl Receiving {
         taken
     }
 
-    pub(super) fn set_segments(&mut self, region: Arc<SharedRegion>) {
-        self.assembly = Assembly::with(SegmentReader::new(region, Direction::ToCoordinator));
+    /// The worker may send attachments of this length, in bytes.
+    pub(super) fn set_segments(&mut self, region: Arc<SharedRegion>, most_bytes: u64) {
+        let segments = SegmentReader::new(region, Direction::ToCoordinator);
+        self.assembly = Assembly::with(segments).with_most_bytes(most_bytes);
     }
 
     pub(super) fn drop_idle_segments(&self) {

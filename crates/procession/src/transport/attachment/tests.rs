@@ -43,6 +43,39 @@ fn texts_and_blobs_of_all_lengths_arrive() {
 }
 
 #[test]
+fn an_attachment_with_more_bytes_than_it_may_have_is_lost_and_the_next_one_arrives() {
+    let (one, other) = pair();
+    let mut assembly = Assembly::default().with_most_bytes(50_000);
+    let long = vec![b'x'; 50_001];
+    for (text, lens) in [
+        (None, vec![50_001]),
+        (Some(&long[..]), vec![]),
+        (None, vec![1_000; 51]),
+        // In several messages.
+        (None, vec![2_000; 200]),
+        (Some(b"x"), vec![50_000]),
+    ] {
+        let refused = pass(text, &blobs(lens), 0, &one, &mut SegmentWriter::default());
+        assert!(matches!(refused, Passed::All));
+        let mut got = assembly.next(&[], &other, &mut Patience::none()).expect("sound");
+        assert_eq!(got.lost(), Some("it has more than 50000 bytes"));
+        assert!(got.text.is_none() && got.take_blobs().is_empty());
+        let most = blobs([50_000]);
+        assert!(matches!(pass(None, &most, 0, &one, &mut SegmentWriter::default()), Passed::All));
+        let mut got = assembly.next(&[], &other, &mut Patience::none()).expect("sound");
+        assert_eq!((got.lost().is_some(), got.take_blobs()), (false, most));
+    }
+    // What is beyond the bound is not even opened: within it, a file that is not sealed is an error.
+    let Ok(file) = rustix::fs::memfd_create("x", rustix::fs::MemfdFlags::CLOEXEC) else { return };
+    for (length, is_lost) in [(50_001_u64, true), (u64::MAX >> 2, true), (50_000, false)] {
+        let bytes = [&[KIND, IS_FIRST, 1][..], &length.to_le_bytes()].concat();
+        assert_eq!(one.send(&bytes, &[file.as_fd()]), Sent::Yes);
+        let got = assembly.next(&[], &other, &mut Patience::none());
+        assert_eq!(got.is_ok_and(|got| got.lost().is_some()), is_lost, "{length}");
+    }
+}
+
+#[test]
 fn an_attachment_is_continued_after_a_full_socket_and_one_that_was_given_up_is_dropped() {
     let (one, other) = pair();
     let mut assembly = Assembly::default();

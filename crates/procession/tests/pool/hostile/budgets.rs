@@ -6,18 +6,19 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use libtest_mimic::Trial;
-use procession::{Blob, Builder, Executor, PartialError};
+use procession::{Blob, Builder, Executor, PartialError, PoolError, Sandbox, TaskError};
 use rustix::process::Signal;
 
 use super::attacks::{Attack, Hostile};
 use super::{LINES, ends_at_once};
-use crate::harness::{self, eventually};
-use crate::tasks::{Echo, Pid, await_workers, quiet, succeeds_with};
+use crate::harness::{self, eventually, skip};
+use crate::tasks::{Echo, LengthOfAll, Pid, Repeat, await_workers, quiet, succeeds_with};
 
 pub(super) fn trials() -> Vec<Trial> {
     trials![
         a_flood_of_blobs_is_read_at_a_limited_rate,
         a_flood_of_blobs_leaves_a_sibling_half_of_its_throughput,
+        what_is_larger_than_an_output_may_be_is_not_received_and_its_worker_goes_on,
     ]
 }
 
@@ -108,4 +109,35 @@ fn a_flood_of_blobs_leaves_a_sibling_half_of_its_throughput() {
         // What may be read at once in the beginning is over.
         leaves_a_sibling_half(quiet(), &attack, || thread::sleep(Duration::from_secs(1)));
     }
+}
+
+fn what_is_larger_than_an_output_may_be_is_not_received_and_its_worker_goes_on() {
+    const MOST: u64 = 1 << 20;
+    let built = quiet().workers(1).sandbox(Sandbox::strict().largest_output(MOST)).build();
+    let pool = match built {
+        Ok(pool) => pool,
+        Err(PoolError::SandboxUnavailable { layer, why }) => skip(&format!("{layer}: {why}")),
+        Err(other) => panic!("{other}"),
+    };
+    let is_refused = |error: Option<TaskError>| {
+        let too_large = format!("it has more than {MOST} bytes");
+        matches!(&error, Some(TaskError::Undelivered { what, reason })
+            if what == "output" && reason.contains(&too_large))
+    };
+    for _ in 0..3 {
+        assert!(is_refused(pool.submit(Repeat("x".to_owned(), 2 << 20)).result().err()));
+        let long = pool.submit(Repeat("x".to_owned(), 1 << 19)).result();
+        assert_eq!(long.map(|text| text.len()), Ok(1 << 19));
+    }
+    let blobs = vec![Blob::from(vec![7; 1 << 19]); 3];
+    assert_eq!(pool.submit(LengthOfAll(blobs)).result(), Ok(3 << 19), "calls are not measured");
+    let flood = pool.submit(Hostile(Attack::EmitsBlobsWithoutEnd { bytes: 2 << 20 }));
+    let mut partials = flood.partials::<Blob>();
+    for _ in 0..10 {
+        let partial = partials.next().expect("the task goes on");
+        assert!(matches!(partial, Err(PartialError::Missed { .. })), "{partial:?}");
+    }
+    assert_eq!(pool.stats().respawned, 0);
+    assert!(flood.cancel());
+    ends_at_once(&pool);
 }
