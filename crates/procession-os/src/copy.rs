@@ -5,9 +5,61 @@
 //! can hold a lock, since a process with several threads is not copied; and what is registered is not called.
 
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::atomic::Ordering;
 
 use rustix::process::Pid;
+
+use crate::shared::SharedMemory;
+
+/// Memory that the process which is copied shares with its parent: the kernel notes the process id of the copy there,
+/// before the copy runs. So the parent knows it also if the process that was copied is killed before it can tell.
+#[derive(Debug)]
+pub struct CopyNote(SharedMemory);
+
+impl CopyNote {
+    const LEN: usize = 4;
+
+    /// In the parent: the memory, and the file for the other process.
+    ///
+    /// # Errors
+    ///
+    /// What the system says.
+    #[cfg(all(target_os = "linux", not(feature = "portable")))]
+    pub fn create() -> io::Result<(Self, OwnedFd)> {
+        let file = crate::sealed::unsealed(&[0; Self::LEN])?;
+        Ok((Self::map(&file)?, file))
+    }
+
+    /// There are no copies.
+    #[cfg(not(all(target_os = "linux", not(feature = "portable"))))]
+    pub fn create() -> io::Result<(Self, OwnedFd)> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
+    /// In the process that is copied.
+    ///
+    /// # Errors
+    ///
+    /// What the system says.
+    pub fn map(file: impl AsFd) -> io::Result<Self> {
+        SharedMemory::map(file, Self::LEN).map(Self)
+    }
+
+    /// The copy, if it was made.
+    pub fn process(&self) -> Option<Pid> {
+        let process = self.0.word32(0).load(Ordering::SeqCst);
+        i32::try_from(process).ok().and_then(Pid::from_raw)
+    }
+
+    #[cfg_attr(
+        not(all(target_os = "linux", target_env = "gnu", not(feature = "portable"))),
+        allow(dead_code, reason = "nothing is copied there")
+    )]
+    fn address(&self) -> usize {
+        self.0.word32(0).as_ptr().expose_provenance()
+    }
+}
 
 /// Which of the two processes returns.
 #[derive(Debug)]
@@ -34,16 +86,16 @@ pub fn threads_beside_this() -> io::Result<usize> {
 }
 
 /// Copies this process. The copy has these as standard input, output and error; it leads a process group, and
-/// is killed when the thread ends that started this process. With the directory of a control group it is in that.
-/// To be called by the main thread.
+/// is killed when the thread ends that started this process. Its id is in the note. With the directory of a control
+/// group it is in that. To be called by the main thread.
 ///
 /// # Errors
 ///
 /// `InvalidInput` if this process has other threads; `Unsupported` where [`is_available`] is false, and where the
 /// C library does not keep the id of the main thread at the address that it has registered; else what the system
 /// says. There is no copy then.
-pub fn copy(streams: [OwnedFd; 3], group: Option<OwnedFd>) -> io::Result<Copied> {
-    imp::copy(streams, group)
+pub fn copy(streams: [OwnedFd; 3], note: &CopyNote, group: Option<OwnedFd>) -> io::Result<Copied> {
+    imp::copy(streams, note, group)
 }
 
 #[cfg(not(all(
@@ -56,13 +108,13 @@ mod imp {
     use std::io;
     use std::os::fd::OwnedFd;
 
-    use super::Copied;
+    use super::{Copied, CopyNote};
 
     pub(super) fn is_available() -> bool {
         false
     }
 
-    pub(super) fn copy(_: [OwnedFd; 3], _: Option<OwnedFd>) -> io::Result<Copied> {
+    pub(super) fn copy(_: [OwnedFd; 3], _: &CopyNote, _: Option<OwnedFd>) -> io::Result<Copied> {
         Err(io::ErrorKind::Unsupported.into())
     }
 }
@@ -81,14 +133,18 @@ mod imp {
     use libc::{c_int, c_long, c_ulong};
     use rustix::process::{Pid, getpid, getppid};
 
-    use super::{Copied, threads_beside_this};
+    use super::{Copied, CopyNote, threads_beside_this};
     use crate::spawn::clone3;
 
     pub(super) fn is_available() -> bool {
         registered_address().is_ok()
     }
 
-    pub(super) fn copy(streams: [OwnedFd; 3], group: Option<OwnedFd>) -> io::Result<Copied> {
+    pub(super) fn copy(
+        streams: [OwnedFd; 3],
+        note: &CopyNote,
+        group: Option<OwnedFd>,
+    ) -> io::Result<Copied> {
         if threads_beside_this()? > 0 {
             return Err(io::ErrorKind::InvalidInput.into());
         }
@@ -100,19 +156,22 @@ mod imp {
         let tid_address = tid_address()?;
         let robust_list = robust_list()?;
         // The signal at the end of the copy is that of this process, whatever the flags say.
-        let flags = libc::CLONE_PARENT | libc::CLONE_CHILD_SETTID | libc::CLONE_CHILD_CLEARTID;
-        let (none, tid) = (0 as c_long, tid_address as c_long);
+        let flags = libc::CLONE_PARENT
+            | libc::CLONE_PARENT_SETTID
+            | libc::CLONE_CHILD_SETTID
+            | libc::CLONE_CHILD_CLEARTID;
+        let (none, tid, noted) = (0 as c_long, tid_address as c_long, note.address() as c_long);
         // The last two of stack, id for the parent, id for the copy, and thread area.
         let [third, fourth] = if cfg!(target_arch = "x86_64") { [tid, none] } else { [none, tid] };
         // SAFETY: the copy gets a copy of the memory and goes on here, on its copy of the stack. There is no other
         // thread whose locks or half-changed data it could meet. The C library keeps the id of this thread at the
-        // address, which the kernel sets in the copy, as at a `fork`.
+        // address, which the kernel sets in the copy, as at a `fork`. The note is a word that lives.
         let result = unsafe {
             match &group {
-                Some(group) => clone3::copy(group, flags, tid_address),
+                Some(group) => clone3::copy(group, flags, note.address(), tid_address),
                 None => {
                     let flags = c_long::from(flags);
-                    libc::syscall(libc::SYS_clone, flags, none, none, third, fourth)
+                    libc::syscall(libc::SYS_clone, flags, none, noted, third, fourth)
                 }
             }
         };
@@ -209,6 +268,11 @@ mod tests {
         let streams = [streams(), streams(), streams()].map(|stream| stream.expect("a file"));
         // The test harness has at least the thread of this test and the main thread.
         assert!(threads_beside_this().expect("a number") >= 1);
-        assert_eq!(copy(streams, None).expect_err("a refusal").kind(), io::ErrorKind::InvalidInput);
+        let (note, _) = CopyNote::create().expect("memory");
+        assert_eq!(note.process(), None);
+        assert_eq!(
+            copy(streams, &note, None).expect_err("a refusal").kind(),
+            io::ErrorKind::InvalidInput
+        );
     }
 }

@@ -49,14 +49,15 @@ fn arguments(group: &impl AsFd, flags: c_int) -> Arguments {
     }
 }
 
-/// A copy of this process in the group, as `fork` makes it, whose id the kernel writes to `tid` in its memory. Returns 0
-/// in the copy, and -1 where the system refuses it.
+/// A copy of this process in the group, as `fork` makes it. The kernel writes its id to `noted` in the memory of this
+/// process, and to `tid` in its own. Returns 0 in the copy, and -1 where the system refuses it.
 ///
 /// # Safety
 ///
 /// As of the system call `clone` without a stack.
-pub(crate) unsafe fn copy(group: &impl AsFd, flags: c_int, tid: usize) -> c_long {
+pub(crate) unsafe fn copy(group: &impl AsFd, flags: c_int, noted: usize, tid: usize) -> c_long {
     let mut arguments = arguments(group, flags);
+    arguments.parent_tid = noted as u64;
     arguments.child_tid = tid as u64;
     // SAFETY: the structure has this size; the rest is for the caller.
     unsafe { libc::syscall(libc::SYS_clone3, &raw mut arguments, mem::size_of::<Arguments>()) }

@@ -12,7 +12,7 @@
 //! takes no worker with it; the next start of a worker starts another one. A program that does not serve is found
 //! out before the preload, and what starts programs with pools in it are not taken for workers.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -33,7 +33,8 @@ use crate::printable::printable;
 use crate::scheduler::{NextStart, UnfitProgram};
 use crate::transport::{HandshakeMessage, Invitation, Sent, Socket};
 use procession_os::cgroup::Group;
-use procession_os::{copy, sealed};
+use procession_os::copy::{self, CopyNote};
+use procession_os::sealed;
 
 /// The template of a pool. One process at a time.
 pub(super) struct Template {
@@ -105,6 +106,33 @@ impl TemplateProcess {
         let said = said.map(|line| format!("; it last said: {}", printable(line)));
         let cause = format!("the template ended with {}{}", end.exit, said.unwrap_or_default());
         (cause, NextStart::WithBackoff)
+    }
+}
+
+impl TemplateProcess {
+    /// Has it make a copy. The error says why there is none, or that it has ended.
+    fn copy(&self, fds: &[BorrowedFd<'_>]) -> Result<Pid, String> {
+        /// The longest wait for its end after it was killed.
+        const LONGEST_END: Duration = Duration::from_secs(1);
+        if HandshakeMessage::Copy.send(&self.socket, fds) != Sent::Yes {
+            return Err("it takes no requests".to_owned());
+        }
+        if !self.socket.is_readable_within(LONGEST_COPY) {
+            self.child.kill();
+            self.socket.is_readable_within(LONGEST_END);
+            return Err(format!("it did not answer within {}", with_unit(LONGEST_COPY)));
+        }
+        match HandshakeMessage::receive(&self.socket) {
+            Ok(Some((HandshakeMessage::Copied { pid }, _))) => {
+                let pid = i32::try_from(pid).ok().and_then(Pid::from_raw);
+                pid.ok_or_else(|| "it named no process".to_owned())
+            }
+            Ok(Some((HandshakeMessage::NotCopied(reason), _))) => Err(printable(&reason).into()),
+            _ => {
+                self.child.kill();
+                Err("it has ended".to_owned())
+            }
+        }
     }
 }
 
@@ -341,29 +369,25 @@ impl Template {
             serde_json::to_vec(invitation).map_err(|error| failed(&error.to_string()))?;
         let file = sealed::create(&invitation)
             .map_err(|error| NotStarted::new("make memory for an invitation", &error))?;
+        let (note, noted) = CopyNote::create()
+            .map_err(|error| NotStarted::new("make memory for a copy", &error))?;
         let _copying = self.copying.lock().unwrap_or_else(PoisonError::into_inner);
         let [input, output, error] = &streams;
         let mut fds = vec![input.as_fd(), output.as_fd(), error.as_fd(), file.as_fd()];
+        fds.push(noted.as_fd());
         fds.extend(group.as_ref().map(Group::as_fd));
-        if HandshakeMessage::Copy.send(&process.socket, &fds) != Sent::Yes {
-            return Err(failed("it takes no requests"));
-        }
-        if !process.socket.is_readable_within(LONGEST_COPY) {
-            process.child.kill();
-            return Err(failed(&format!("it did not answer within {}", with_unit(LONGEST_COPY))));
-        }
-        match HandshakeMessage::receive(&process.socket) {
-            Ok(Some((HandshakeMessage::Copied { pid }, _))) => {
-                let pid = i32::try_from(pid).ok().and_then(Pid::from_raw);
-                let pid = pid.ok_or_else(|| failed("it named no process"))?;
+        match process.copy(&fds) {
+            Ok(pid) => {
                 // The copy does so itself; but it may be killed with its group before that.
                 let _ = setpgid(Some(pid), Some(pid));
                 Ok((process.rank, Child::of(pid, group, pool.supervisor.clone())))
             }
-            Ok(Some((HandshakeMessage::NotCopied(reason), _))) => Err(failed(&printable(&reason))),
-            _ => {
-                process.child.kill();
-                Err(failed("it has ended"))
+            Err(cause) => {
+                // The template may have made it, and have ended before it could tell.
+                if let Some(pid) = note.process() {
+                    Child::of(pid, group, pool.supervisor.clone()).kill_and_reap();
+                }
+                Err(failed(&cause))
             }
         }
     }

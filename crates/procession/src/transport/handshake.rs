@@ -193,8 +193,8 @@ pub(crate) enum HandshakeMessage {
     Preload { name: String },
     /// The template has run that task.
     Preloaded,
-    /// To a template, with the streams of a worker, a file that has its [`Invitation`], and its control group if
-    /// it has one.
+    /// To a template, with the streams of a worker, a file that has its [`Invitation`], one where its process id is
+    /// noted, and its control group if it has one.
     Copy,
     /// The process id of the worker.
     Copied { pid: u32 },

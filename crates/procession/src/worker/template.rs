@@ -6,7 +6,7 @@
 //!     │ ◄─────────────────────────────── Hello ── │   serves: no longer awaited
 //!     │ ── Preload{name}, its text ────────────► │   runs the task
 //!     │ ◄───────────── Preloaded, CannotServe ── │
-//!     │ ── Copy, 3 streams, invitation, group ─► │ ── copies itself ─► worker: goes on in `Asked::serve`
+//!     │ ── Copy, streams, invitation, … ───────► │ ── copies itself ─► worker: goes on in `Asked::serve`
 //!     │ ◄──────────── Copied{pid}, NotCopied ─── │
 //! ```
 //!
@@ -24,7 +24,7 @@ use crate::registry::Registry;
 use crate::stop_signal::StopSignal;
 use crate::task::{Context, Locals, TaskId};
 use crate::transport::{HandshakeMessage, Hello, Invitation, PROTOCOL, ReplyBuffer, Sent, Status};
-use procession_os::copy::{self, Copied};
+use procession_os::copy::{self, Copied, CopyNote};
 
 /// Returns in each worker, with its invitation and with the values of `Context::local`. The template ends when
 /// the coordinator closes the socket.
@@ -105,6 +105,8 @@ fn preload(
     }
 }
 
+const DIES: &str = "PROCESSION_TEST_TEMPLATE_DIES";
+
 /// In which process [`copy_this`] returns.
 enum Made {
     /// In the template, with the process id of the copy.
@@ -116,9 +118,12 @@ enum Made {
 fn copy_this(fds: Vec<OwnedFd>) -> io::Result<Made> {
     let mut fds = fds.into_iter();
     let mut next = || fds.next().ok_or(io::ErrorKind::InvalidData);
-    let [input, output, error, invitation] = [next()?, next()?, next()?, next()?];
+    let [input, output, error, invitation, note] = [next()?, next()?, next()?, next()?, next()?];
+    let note = CopyNote::map(note)?;
     let invitation: Box<Invitation> = serde_json::from_slice(&read_all(invitation)?)?;
-    match copy::copy([input, output, error], fds.next())? {
+    match copy::copy([input, output, error], &note, fds.next())? {
+        // For a test: as if it were killed at this moment.
+        Copied::Original(_) if std::env::var_os(DIES).is_some() => process::abort(),
         Copied::Original(pid) => Ok(Made::Copy(pid.as_raw_nonzero().get().unsigned_abs())),
         Copied::Copy => Ok(Made::Worker(invitation)),
     }

@@ -6,7 +6,7 @@ use libtest_mimic::Trial;
 use rustix::process::Signal;
 
 use crate::harness::{self, eventually, is_alive};
-use crate::program::{command, start_and_hear_workers};
+use crate::program::{assert_works, command, start_and_hear_workers};
 
 pub(crate) fn trials() -> Vec<Trial> {
     trials![
@@ -22,6 +22,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         no_stopped_worker_is_left_when_the_program_is_killed,
         no_worker_of_a_nested_pool_is_left_when_a_worker_is_killed,
         nothing_that_a_task_started_is_left_when_the_program_is_killed,
+        no_copy_is_left_of_a_template_that_was_killed_before_it_could_tell,
     ]
 }
 
@@ -94,6 +95,12 @@ fn nothing_that_a_task_started_is_left_when_the_program_is_killed() {
     harness::signal(program.id(), Signal::KILL);
     program.wait().expect("an end");
     eventually("the end of all processes", || !pids.iter().any(|&pid| is_alive(pid)));
+}
+
+fn no_copy_is_left_of_a_template_that_was_killed_before_it_could_tell() {
+    if cfg!(all(target_os = "linux", target_env = "gnu", not(feature = "portable"))) {
+        assert_works(&mut command("has templates that die"));
+    }
 }
 
 fn no_worker_of_a_nested_pool_is_left_when_a_worker_is_killed() {

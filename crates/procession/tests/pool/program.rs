@@ -23,6 +23,7 @@ pub(crate) fn play_if_asked() {
         "endures" => endures(),
         "works at the end of a thread" => works_at_the_end_of_a_thread(),
         "keeps blobs" => keeps_blobs(),
+        "has templates that die" => has_templates_that_die(),
         "sends with few descriptors" => sends_with_few_descriptors(),
         "sends when there are descriptors again" => sends_when_there_are_descriptors_again(),
         "gives up without descriptors" => gives_up_without_descriptors(),
@@ -154,6 +155,25 @@ fn endures() {
     let grown = resident_pages().saturating_sub(pages) * 4096;
     // A task and its future that are kept take half a kilobyte, so 35 MB in all.
     assert!(grown < 20 << 20, "the program has grown by {grown} bytes");
+    println!("it works");
+}
+
+/// Each template is killed as soon as it has made a copy, before it can tell. Nobody else waits for these copies.
+fn has_templates_that_die() {
+    let children = || {
+        let threads = fs::read_dir("/proc/self/task").expect("a directory").flatten();
+        let of = |thread: fs::DirEntry| fs::read_to_string(thread.path().join("children"));
+        threads.filter_map(|thread| of(thread).ok()).collect::<String>()
+    };
+    let pool = tasks::quiet().workers(2).preload(tasks::Pid());
+    let pool = pool.worker_env("PROCESSION_TEST_TEMPLATE_DIES", "").build().expect("a pool");
+    let broken = pool.submit(tasks::Pid()).result();
+    assert!(
+        broken.as_ref().is_err_and(|error| error.to_string().contains("cannot copy the template")),
+        "{broken:?}"
+    );
+    pool.shutdown(Shutdown::Wait);
+    assert_eq!(children(), "", "they were not waited for");
     println!("it works");
 }
 
