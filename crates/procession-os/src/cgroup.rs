@@ -211,7 +211,7 @@ mod imp {
         let read = |file| fs::read_to_string(file).map_err(|error| format!("{file}: {error}"));
         let place = Place::of(&read("/proc/self/cgroup")?, &read("/proc/self/mountinfo")?);
         let place = place.ok_or("this system has no control groups of version 2")?;
-        if !crate::spawn::can_start_in_groups() {
+        if !crate::spawn::clone3::is_available() {
             return Err("the system refuses the call that starts a process in a group".to_owned());
         }
         let is_usable = |dir: &PathBuf| {

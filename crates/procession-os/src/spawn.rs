@@ -113,17 +113,6 @@ pub fn spawn(
     by_fork::spawn(image, streams, mark)
 }
 
-/// Whether a process can be started in a control group. Some containers refuse the call.
-#[cfg(all(
-    target_os = "linux",
-    any(target_arch = "x86_64", target_arch = "aarch64"),
-    feature = "sandbox",
-    not(feature = "portable")
-))]
-pub(crate) fn can_start_in_groups() -> bool {
-    clone3::is_available()
-}
-
 fn process_id(raw: i32) -> io::Result<Pid> {
     Pid::from_raw(raw).ok_or_else(|| io::Error::other("the process id is no process id"))
 }

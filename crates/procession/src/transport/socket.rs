@@ -131,6 +131,10 @@ impl Socket {
 
     /// Removes the next message from the socket without its descriptors, which needs no free
     /// descriptor. Returns its bytes.
+    #[cfg_attr(
+        not(all(target_os = "linux", not(feature = "portable"))),
+        allow(dead_code, reason = "for tests there")
+    )]
     pub(crate) fn discard(&self) -> Option<Vec<u8>> {
         discard(self.end())
     }

@@ -1,7 +1,6 @@
 use super::*;
 use std::fs::File;
 use std::io::{Read, Write};
-use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::thread;
 
 fn pair() -> (Socket, Socket) {
@@ -76,6 +75,7 @@ fn a_discarded_message_is_removed_with_its_descriptors() {
 #[test]
 #[cfg(all(target_os = "linux", not(feature = "portable")))]
 fn a_descriptor_whose_close_takes_long_does_not_hold_up_who_discards_it() {
+    use std::net::{Ipv4Addr, TcpListener, TcpStream};
     const LINGER: Duration = Duration::from_secs(15);
     let (one, other) = pair();
     assert_eq!(one.send(b"first", &[one.end()]), Sent::Yes);
