@@ -17,18 +17,18 @@ mod binary;
 mod checks;
 mod compound;
 mod difference;
-mod form;
 mod json;
 mod refusal;
 mod stack;
+mod typed_encoding;
 
 use serde::de::{DeserializeOwned, IgnoredAny};
 use serde::{Deserialize, Deserializer, Serialize};
 
 use self::checks::{check_before_sending, verified};
-pub(crate) use self::form::{Binary, Form, Json, with_form};
 pub(crate) use self::refusal::Refusal;
 use self::stack::{NotDecoded, Parsed, SHALLOW, with_enough_stack};
+pub(crate) use self::typed_encoding::{BinaryEncoding, JsonEncoding, TypedEncoding, with_encoding};
 use crate::blob::{self, Blob};
 use crate::error::TaskError;
 use crate::panics;
@@ -89,7 +89,7 @@ impl<'de> Deserialize<'de> for IgnoredValue {
 ///
 /// `Serialize` and `Deserialize` are the user's code. A panic there is a refusal with the panic's
 /// message.
-pub(crate) fn encode<F: Form, T: Serialize + DeserializeOwned>(
+pub(crate) fn encode<F: TypedEncoding, T: Serialize + DeserializeOwned>(
     value: &T,
     out: &mut Vec<u8>,
 ) -> Result<Vec<Blob>, Refusal> {
@@ -103,7 +103,7 @@ pub(crate) fn encode<F: Form, T: Serialize + DeserializeOwned>(
 }
 
 /// The same with the bytes of blobs in `out`.
-pub(crate) fn encode_without_blobs<F: Form, T: Serialize + DeserializeOwned>(
+pub(crate) fn encode_without_blobs<F: TypedEncoding, T: Serialize + DeserializeOwned>(
     value: &T,
     out: &mut Vec<u8>,
 ) -> Result<(), Refusal> {
@@ -116,7 +116,7 @@ pub(crate) fn encode_without_blobs<F: Form, T: Serialize + DeserializeOwned>(
 }
 
 /// Decodes a value with its blobs. The error is for [`Refusal::into_undecodable`].
-pub(crate) fn decode<F: Form, T: Serialize + DeserializeOwned + Send>(
+pub(crate) fn decode<F: TypedEncoding, T: Serialize + DeserializeOwned + Send>(
     bytes: &[u8],
     blobs: Vec<Blob>,
 ) -> Result<T, Refusal> {
@@ -128,10 +128,10 @@ pub(crate) fn decode<F: Form, T: Serialize + DeserializeOwned + Send>(
 }
 
 /// A function that decodes a value in this encoding, with its blobs.
-pub(crate) type Decode<T> = fn(Encoding, &[u8], Vec<Blob>) -> Result<T, Refusal>;
+pub(crate) type DecodeOutput<T> = fn(Encoding, &[u8], Vec<Blob>) -> Result<T, Refusal>;
 
 /// Decodes a value that must be in one encoding.
-pub(crate) fn decode_only<F: Form, T: Serialize + DeserializeOwned + Send>(
+pub(crate) fn decode_only<F: TypedEncoding, T: Serialize + DeserializeOwned + Send>(
     encoding: Encoding,
     bytes: &[u8],
     blobs: Vec<Blob>,
@@ -154,14 +154,14 @@ pub(crate) fn decode_in<T: Serialize + DeserializeOwned + Send>(
     blobs: Vec<Blob>,
 ) -> Result<T, Refusal> {
     match encoding {
-        Encoding::Json => decode::<Json, T>(bytes, blobs),
-        Encoding::Binary => decode::<Binary, T>(bytes, blobs),
+        Encoding::Json => decode::<JsonEncoding, T>(bytes, blobs),
+        Encoding::Binary => decode::<BinaryEncoding, T>(bytes, blobs),
     }
 }
 
 /// The same without blobs. The caller catches panics.
 #[inline]
-pub(crate) fn read<F: Form, T: Serialize + DeserializeOwned + Send>(
+pub(crate) fn read<F: TypedEncoding, T: Serialize + DeserializeOwned + Send>(
     bytes: &[u8],
 ) -> Result<T, Refusal> {
     match parse::<F, T>(bytes, SHALLOW) {
@@ -173,7 +173,7 @@ pub(crate) fn read<F: Form, T: Serialize + DeserializeOwned + Send>(
 }
 
 /// Decodes a value. The second part of the result says whether the value has to be verified.
-fn parse_with<F: Form, T: DeserializeOwned>(
+fn parse_with<F: TypedEncoding, T: DeserializeOwned>(
     bytes: &[u8],
     blobs: Vec<Blob>,
     deepest: u32,
@@ -189,7 +189,7 @@ fn parse_with<F: Form, T: DeserializeOwned>(
 }
 
 #[inline]
-fn parse<F: Form, T: DeserializeOwned>(
+fn parse<F: TypedEncoding, T: DeserializeOwned>(
     bytes: &[u8],
     deepest: u32,
 ) -> Result<(T, bool), NotDecoded> {
@@ -223,7 +223,7 @@ mod tests {
     use serde::Deserialize;
     use serde_json::value::RawValue;
 
-    use super::form::{encode_in, encode_without_blobs_in};
+    use super::typed_encoding::{encode_in, encode_without_blobs_in};
     use super::*;
 
     #[derive(Serialize, Deserialize)]

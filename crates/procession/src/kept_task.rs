@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 pub(crate) use self::entry::replay_if_asked;
 pub(crate) use self::file::{KeptContents, KeptHeader, KeptInitializer, attempts, write};
 use crate::blob::Blob;
-use crate::codec::{self, Encoding, IgnoredValue, with_form};
+use crate::codec::{self, Encoding, IgnoredValue, with_encoding};
 use crate::error::{Exit, TaskError, with_unit};
 use crate::progress_lines::LineSink;
 use crate::registry::Registry;
@@ -308,7 +308,7 @@ impl KeptTask {
             return Err(ReplayError::UnknownTask { reason });
         }
         self.check_encoding(T::ENCODING)?;
-        with_form!(T::ENCODING, F => codec::decode::<F, T>(&self.text, self.blobs.clone()))
+        with_encoding!(T::ENCODING, F => codec::decode::<F, T>(&self.text, self.blobs.clone()))
             .map_err(|refusal| refusal.into_undecodable("task", T::NAME).into())
     }
 

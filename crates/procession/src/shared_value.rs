@@ -28,7 +28,7 @@ use uuid::Uuid;
 use self::released::Release;
 pub(crate) use self::released::{SharedContent, ToldReleases};
 use crate::blob::Blob;
-use crate::codec::{self, Binary};
+use crate::codec::{self, BinaryEncoding};
 use crate::panics;
 use crate::worker;
 use procession_os::threads::ThreadSpec;
@@ -106,7 +106,7 @@ impl<T: Serialize + DeserializeOwned> Serialize for SharedValue<T> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let encode = || {
             let mut bytes = Vec::new();
-            match codec::encode_without_blobs::<Binary, T>(&self.0.value, &mut bytes) {
+            match codec::encode_without_blobs::<BinaryEncoding, T>(&self.0.value, &mut bytes) {
                 Ok(()) => Ok(Blob::shared(SharedContent::new(self.0.id, bytes))),
                 Err(refusal) => Err(format!("{}: {}", refusal.field(), refusal.into_reason())),
             }
@@ -130,7 +130,7 @@ where
         let SentValue { id: (high, low), bytes } = SentValue::deserialize(deserializer)?;
         let id = Uuid::from_u64_pair(high, low);
         let decode = |id| {
-            let value = codec::decode::<Binary, T>(&bytes, Vec::new())
+            let value = codec::decode::<BinaryEncoding, T>(&bytes, Vec::new())
                 .map_err(|refusal| refusal.to_string())?;
             let encoded = OnceLock::from(Ok(bytes.clone()));
             Ok(Arc::new(SharedCore {

@@ -6,7 +6,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::stack::{NotDecoded, with_enough_stack};
-use super::{Binary, Encoding, Form, Refusal, difference, parse_with};
+use super::{BinaryEncoding, Encoding, Refusal, TypedEncoding, difference, parse_with};
 use crate::blob::{self, Blob};
 use crate::panics;
 
@@ -14,7 +14,7 @@ use crate::panics;
 /// value to find out what it is, such as an untagged enum, may have become another value; a field that was left
 /// out may have become a default that it was not.
 #[cold]
-pub(super) fn verified<F: Form, T: Serialize>(
+pub(super) fn verified<F: TypedEncoding, T: Serialize>(
     value: T,
     bytes: &[u8],
     blobs: usize,
@@ -69,7 +69,7 @@ fn another_value(verb: &str, encoding: Encoding, found: Option<Refusal>) -> Refu
 /// internally tagged enum; an optional struct that is flattened; a map that looks like a blob. `blobs`
 /// is `None` if their bytes are in `written`.
 #[cold]
-pub(super) fn check_before_sending<F: Form, T: Serialize + DeserializeOwned>(
+pub(super) fn check_before_sending<F: TypedEncoding, T: Serialize + DeserializeOwned>(
     value: &T,
     written: &[u8],
     blobs: Option<&[Blob]>,
@@ -123,11 +123,11 @@ pub(super) struct Rewritten {
 
 /// Encodes a value with the kind of each part.
 fn in_kinds<T: Serialize>(value: &T, with_blobs: bool) -> Result<Rewritten, Refusal> {
-    rewritten::<Binary, T>(value, with_blobs)
+    rewritten::<BinaryEncoding, T>(value, with_blobs)
 }
 
 /// Encodes a value without further checks.
-pub(super) fn rewritten<F: Form, T: Serialize>(
+pub(super) fn rewritten<F: TypedEncoding, T: Serialize>(
     value: &T,
     with_blobs: bool,
 ) -> Result<Rewritten, Refusal> {

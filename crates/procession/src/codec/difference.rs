@@ -186,12 +186,12 @@ mod tests {
 
     use super::*;
     use crate::codec::checks::rewritten;
-    use crate::codec::{Binary, Json};
+    use crate::codec::{BinaryEncoding, JsonEncoding};
 
     fn written<T: Serialize>(encoding: Encoding, value: &T) -> Vec<u8> {
         let written = match encoding {
-            Encoding::Json => rewritten::<Json, T>(value, false),
-            Encoding::Binary => rewritten::<Binary, T>(value, false),
+            Encoding::Json => rewritten::<JsonEncoding, T>(value, false),
+            Encoding::Binary => rewritten::<BinaryEncoding, T>(value, false),
         };
         written.expect("written").bytes
     }

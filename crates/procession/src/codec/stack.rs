@@ -86,7 +86,7 @@ fn on_large_stack(body: &mut (dyn FnMut() + Send)) -> Result<(), String> {
 mod tests {
     use serde::{Deserialize, Serialize};
 
-    use crate::codec::form::{encode_in, read_in};
+    use crate::codec::typed_encoding::{encode_in, read_in};
     use crate::codec::{Encoding, decode_in};
 
     /// Takes much stack for each level where it is read.

@@ -11,7 +11,7 @@ use std::fmt;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use crate::codec::{self, Binary};
+use crate::codec::{self, BinaryEncoding};
 use crate::printable::printable;
 
 /// A task's own error as it crossed the process border: each message, outermost first.
@@ -104,7 +104,7 @@ impl Cause {
         let undecodable = |reason| DowncastError::Undecodable { wanted, reason };
         let bytes =
             from_hex(&value.hex).ok_or_else(|| undecodable("it is not hexadecimal".to_owned()))?;
-        codec::decode::<Binary, E>(&bytes, Vec::new())
+        codec::decode::<BinaryEncoding, E>(&bytes, Vec::new())
             .map_err(|refusal| undecodable(refusal.to_string()))
     }
 }
@@ -244,7 +244,7 @@ impl Failure {
 /// None if the error holds what cannot be sent: its messages arrive all the same.
 fn encoded<E: Serialize + DeserializeOwned>(error: &E) -> Option<Box<EncodedError>> {
     let mut bytes = Vec::new();
-    codec::encode_without_blobs::<Binary, E>(error, &mut bytes).ok()?;
+    codec::encode_without_blobs::<BinaryEncoding, E>(error, &mut bytes).ok()?;
     Some(Box::new(EncodedError { of: type_name::<E>().to_owned(), hex: to_hex(&bytes) }))
 }
 

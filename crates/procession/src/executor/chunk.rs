@@ -18,7 +18,7 @@ pub(crate) use self::local::{LocalChunk, LocalChunkExecutor, collect};
 use self::promise::promise_of;
 use super::Job;
 use super::engine::Canceller;
-use crate::codec::{self, Encoding, with_form};
+use crate::codec::{self, Encoding, with_encoding};
 use crate::error::TaskError;
 use crate::future::{Arrivals, Watcher};
 use crate::panics;
@@ -159,7 +159,8 @@ pub(crate) fn encode<T: Task>(tasks: &mut impl Iterator<Item = T>, max: usize) -
             Err(panic) => break ChunkEnd::Panic(panic),
         };
         let before = text.len();
-        let refusal = match with_form!(T::ENCODING, F => codec::encode::<F, T>(&task, &mut text)) {
+        let refusal = match with_encoding!(T::ENCODING, F => codec::encode::<F, T>(&task, &mut text))
+        {
             Ok(blobs) if blobs.is_empty() => {
                 ends.push(text.len());
                 last = text.len() - before;
@@ -179,7 +180,7 @@ pub(crate) fn encode<T: Task>(tasks: &mut impl Iterator<Item = T>, max: usize) -
     }
     let (state, results) = state_of(ends.len());
     let id = state.id;
-    let promise = with_form!(T::ENCODING, F => promise_of::<F, T::Output>(state, T::NAME));
+    let promise = with_encoding!(T::ENCODING, F => promise_of::<F, T::Output>(state, T::NAME));
     let (name, encoding, earlier) = (T::NAME, T::ENCODING, 0);
     let chunk = EncodedChunk { id, name, encoding, text, ends, earlier, promise };
     (Some((chunk, results)), end)

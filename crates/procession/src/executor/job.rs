@@ -13,7 +13,7 @@ use super::callbacks;
 use super::engine::Canceller;
 use super::runner::FOREIGN;
 use crate::blob::Blob;
-use crate::codec::{self, Encoding, Refusal, with_form};
+use crate::codec::{self, Encoding, Refusal, with_encoding};
 use crate::error::TaskError;
 use crate::future::{self, Core, EncodedPartial, Future, Promise};
 use crate::panics;
@@ -46,7 +46,7 @@ pub struct Job {
 impl Job {
     pub(crate) fn new<T: Task>(task: T, canceller: Option<Canceller>) -> (Self, Future<T::Output>) {
         let id = TaskId::next();
-        let decode = with_form!(T::ENCODING, F => codec::decode_only::<F, T::Output>);
+        let decode = with_encoding!(T::ENCODING, F => codec::decode_only::<F, T::Output>);
         let control = canceller.map(Canceller::into_control);
         let (promise, future) = future::promise_of_sent(id, control, decode);
         (Self { id, name: T::NAME, work: Box::new(TypedJob { task, promise }) }, future)
@@ -277,7 +277,7 @@ impl<T: Task> Work for TypedJob<T> {
     }
 
     fn encode(&self, into: &mut Vec<u8>) -> Result<Vec<Blob>, Refusal> {
-        with_form!(T::ENCODING, F => codec::encode::<F, T>(&self.task, into))
+        with_encoding!(T::ENCODING, F => codec::encode::<F, T>(&self.task, into))
     }
 
     fn encoding(&self) -> Encoding {

@@ -10,7 +10,7 @@ use smallvec::SmallVec;
 use super::partials::{EncodedPartial, PartialQueue};
 use super::{Arrivals, Future, TaskControl, Waiter, Wake};
 use crate::blob::Blob;
-use crate::codec::{Decode, Encoding, Refusal};
+use crate::codec::{DecodeOutput, Encoding, Refusal};
 use crate::error::{PoolError, TaskError};
 use crate::panics;
 use crate::stop_signal::FutureOfTask;
@@ -25,7 +25,7 @@ pub(crate) struct Core<T> {
     pub(super) executor: Option<Weak<dyn TaskControl>>,
     pub(super) running: Running,
     /// Decodes the output that a worker has sent.
-    pub(crate) decode: Decode<T>,
+    pub(crate) decode: DecodeOutput<T>,
     /// The process that completes it. In a forked copy it is never completed.
     origin: Origin,
     inner: Mutex<CoreState<T>>,
@@ -189,7 +189,7 @@ pub(crate) struct Promise<T: Send + 'static> {
 pub(crate) fn promise_of_sent<T: Send + 'static>(
     id: TaskId,
     executor: Option<Weak<dyn TaskControl>>,
-    decode: Decode<T>,
+    decode: DecodeOutput<T>,
 ) -> (Promise<T>, Future<T>) {
     new(id, executor, Running::Own(TaskFlags::default()), decode)
 }
@@ -225,7 +225,7 @@ fn new<T: Send + 'static>(
     id: TaskId,
     executor: Option<Weak<dyn TaskControl>>,
     running: Running,
-    decode: Decode<T>,
+    decode: DecodeOutput<T>,
 ) -> (Promise<T>, Future<T>) {
     let core = Arc::new(Core {
         id,

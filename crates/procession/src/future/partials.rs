@@ -17,7 +17,7 @@ pub(super) use self::queue::PartialQueue;
 use self::queue::{KeptPartial, NextPartial};
 use super::core::{Core, CoreState, ResultState, Running};
 use super::{Future, TaskControl};
-use crate::codec::{self, Binary};
+use crate::codec::{self, BinaryEncoding};
 use crate::task::TaskId;
 use crate::waiting::{self, AwaitedTask, Need};
 
@@ -265,7 +265,7 @@ fn decode<P: Serialize + DeserializeOwned + Send>(
     match kept {
         KeptPartial::Missed(number) => Err(PartialError::Missed { number }),
         KeptPartial::Value(EncodedPartial { attempt, text, blobs }) => {
-            match codec::decode::<Binary, P>(&text, blobs) {
+            match codec::decode::<BinaryEncoding, P>(&text, blobs) {
                 Ok(value) => Ok(Partial { value, attempt }),
                 Err(refusal) => {
                     let (expected, reason) = (type_name::<P>(), refusal.to_string());

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::traces::SubmitterSpan;
 use super::work_item::WorkItem;
-use crate::codec::{self, Encoding, IgnoredValue, with_form};
+use crate::codec::{self, Encoding, IgnoredValue, with_encoding};
 use crate::error::PoolError;
 use crate::executor::job::{AnyPromise, EncodedJob, EncodedText};
 use crate::future::{self, Future};
@@ -40,7 +40,7 @@ impl Initializer {
         let mut text = Vec::new();
         // Without attachments: each worker would need descriptors of its own for them.
         let encoded =
-            with_form!(T::ENCODING, F => codec::encode_without_blobs::<F, T>(task, &mut text));
+            with_encoding!(T::ENCODING, F => codec::encode_without_blobs::<F, T>(task, &mut text));
         encoded.map_err(|refusal| {
             let error = refusal.into_error("task", T::NAME);
             PoolError::Setting(format!("the {kind} cannot be sent: {error}"))

@@ -7,7 +7,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::{Locals, TaskId};
-use crate::codec::{self, Binary};
+use crate::codec::{self, BinaryEncoding};
 use crate::future::{EncodedPartial, PartialError};
 use crate::progress_lines::LineSink;
 use crate::stop_signal::StopSignal;
@@ -135,7 +135,7 @@ impl Context {
     /// futures, so what they emit is dropped: [`submit`](crate::Executor::submit) tasks whose values are to be read.
     pub fn emit<P: Serialize + DeserializeOwned>(&self, value: &P) -> Result<(), PartialError> {
         let mut text = Vec::new();
-        let blobs = codec::encode::<Binary, P>(value, &mut text).map_err(|refusal| {
+        let blobs = codec::encode::<BinaryEncoding, P>(value, &mut text).map_err(|refusal| {
             let field = refusal.field();
             PartialError::Unencodable { field, reason: refusal.into_reason() }
         })?;

@@ -18,7 +18,7 @@ use serde_json::value::RawValue;
 
 use super::ring::Garbled;
 use crate::blob::Blob;
-use crate::codec::{self, Decode, Encoding, Refusal, with_form};
+use crate::codec::{self, DecodeOutput, Encoding, Refusal, with_encoding};
 use crate::error::{Cause, TaskError};
 use crate::panics;
 use crate::task::Task;
@@ -133,7 +133,7 @@ impl ReplyBuffer {
         let (status, plain) = match result {
             Ok(output) => {
                 let encoded =
-                    with_form!(T::ENCODING, F => codec::encode::<F, T::Output>(&output, data));
+                    with_encoding!(T::ENCODING, F => codec::encode::<F, T::Output>(&output, data));
                 panics::discard(output);
                 match encoded {
                     Ok(blobs) => {
@@ -260,12 +260,12 @@ impl<'r> Reply<'r> {
     }
 
     /// Decodes the output, by this function, or the error. Takes the blobs.
-    pub(crate) fn result<O>(&self, decode: Decode<O>) -> Result<O, TaskError> {
+    pub(crate) fn result<O>(&self, decode: DecodeOutput<O>) -> Result<O, TaskError> {
         self.result_of(self.task, decode)
     }
 
     /// The same for a task of this kind.
-    pub(crate) fn result_of<O>(&self, task: &str, decode: Decode<O>) -> Result<O, TaskError> {
+    pub(crate) fn result_of<O>(&self, task: &str, decode: DecodeOutput<O>) -> Result<O, TaskError> {
         match self.status {
             Status::Ok => decode(self.encoding, self.data, self.blobs.take())
                 .map_err(|refusal| refusal.into_undecodable("output", task)),

@@ -12,7 +12,7 @@ use super::streams::Streams;
 use super::task_journal::{RunnerLane, TaskJournal};
 use super::task_traces::TaskTraces;
 use super::{end_at_once, refused};
-use crate::codec::{self, Refusal, with_form};
+use crate::codec::{self, Refusal, with_encoding};
 use crate::panics;
 use crate::progress_lines::LineSink;
 use crate::registry::Registry;
@@ -359,7 +359,7 @@ pub(crate) fn answer<T: Task>(
 ) -> Status {
     // `Deserialize` may be the user's code, so its panics are caught.
     let blobs = std::mem::take(&mut reply_buffer.blobs);
-    match with_form!(T::ENCODING, F => codec::decode::<F, T>(task, blobs)) {
+    match with_encoding!(T::ENCODING, F => codec::decode::<F, T>(task, blobs)) {
         Ok(task) => reply_buffer.put::<T>(panics::run(task, context)),
         Err(refusal) => reply_buffer.put_refusal(Status::Undecodable, T::NAME, refusal),
     }

@@ -8,7 +8,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::{AnyChunkPromise, ResultsCore};
-use crate::codec::{self, Form, Refusal};
+use crate::codec::{self, Refusal, TypedEncoding};
 use crate::error::TaskError;
 use crate::panics;
 use crate::transport::Reply;
@@ -28,7 +28,7 @@ pub(super) fn promise_of<F, O>(
     task: &'static str,
 ) -> Box<dyn AnyChunkPromise>
 where
-    F: Form + 'static,
+    F: TypedEncoding + 'static,
     O: Serialize + DeserializeOwned + Send + 'static,
 {
     Box::new(ChunkPromise { state, task, form: PhantomData::<fn() -> F> })
@@ -36,7 +36,7 @@ where
 
 impl<F, O> AnyChunkPromise for ChunkPromise<F, O>
 where
-    F: Form,
+    F: TypedEncoding,
     O: Serialize + DeserializeOwned + Send,
 {
     fn complete_with(&self, item: u32, reply: &Reply<'_>) {

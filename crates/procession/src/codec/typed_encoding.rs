@@ -7,7 +7,7 @@ use super::{Encoding, HAS_LOOKALIKES, Parsed, Refusal, binary, json};
 use crate::blob;
 
 /// An encoding that is known when the program is compiled.
-pub(crate) trait Form {
+pub(crate) trait TypedEncoding {
     const ENCODING: Encoding;
 
     /// Encodes a value, and returns whether it needs [`check_before_sending`](super::checks::check_before_sending).
@@ -18,12 +18,12 @@ pub(crate) trait Form {
 }
 
 /// [`Encoding::Json`].
-pub(crate) enum Json {}
+pub(crate) enum JsonEncoding {}
 
 /// [`Encoding::Binary`].
-pub(crate) enum Binary {}
+pub(crate) enum BinaryEncoding {}
 
-impl Form for Json {
+impl TypedEncoding for JsonEncoding {
     const ENCODING: Encoding = Encoding::Json;
 
     #[inline]
@@ -47,7 +47,7 @@ impl Form for Json {
     }
 }
 
-impl Form for Binary {
+impl TypedEncoding for BinaryEncoding {
     const ENCODING: Encoding = Encoding::Binary;
 
     // The reader knows the number of blobs that were set aside, and others are bytes.
@@ -64,19 +64,19 @@ impl Form for Binary {
     }
 }
 
-/// Evaluates an expression with the form `$form` of an encoding that is constant. The compiler translates only that one.
-macro_rules! with_form {
+/// Evaluates an expression with the type `$form` of an encoding that is constant. The compiler translates only that one.
+macro_rules! with_encoding {
     ($encoding:expr, $form:ident => $value:expr) => {
         if const { matches!($encoding, $crate::Encoding::Json) } {
-            type $form = $crate::codec::Json;
+            type $form = $crate::codec::JsonEncoding;
             $value
         } else {
-            type $form = $crate::codec::Binary;
+            type $form = $crate::codec::BinaryEncoding;
             $value
         }
     };
 }
-pub(crate) use with_form;
+pub(crate) use with_encoding;
 
 #[cfg(test)]
 pub(super) use tests::{encode_in, encode_without_blobs_in, read_in};
@@ -93,8 +93,8 @@ mod tests {
         out: &mut Vec<u8>,
     ) -> Result<Vec<Blob>, Refusal> {
         match encoding {
-            Encoding::Json => encode::<Json, T>(value, out),
-            Encoding::Binary => encode::<Binary, T>(value, out),
+            Encoding::Json => encode::<JsonEncoding, T>(value, out),
+            Encoding::Binary => encode::<BinaryEncoding, T>(value, out),
         }
     }
 
@@ -104,8 +104,8 @@ mod tests {
         out: &mut Vec<u8>,
     ) -> Result<(), Refusal> {
         match encoding {
-            Encoding::Json => encode_without_blobs::<Json, T>(value, out),
-            Encoding::Binary => encode_without_blobs::<Binary, T>(value, out),
+            Encoding::Json => encode_without_blobs::<JsonEncoding, T>(value, out),
+            Encoding::Binary => encode_without_blobs::<BinaryEncoding, T>(value, out),
         }
     }
 
@@ -114,8 +114,8 @@ mod tests {
         bytes: &[u8],
     ) -> Result<T, Refusal> {
         match encoding {
-            Encoding::Json => read::<Json, T>(bytes),
-            Encoding::Binary => read::<Binary, T>(bytes),
+            Encoding::Json => read::<JsonEncoding, T>(bytes),
+            Encoding::Binary => read::<BinaryEncoding, T>(bytes),
         }
     }
 }
