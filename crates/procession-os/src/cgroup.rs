@@ -50,11 +50,22 @@ pub fn enable(dir: &Path, controller: &str) -> Result<(), String> {
         .map_err(|error| format!("the system refuses the controller `{controller}`: {error}"))
 }
 
-/// Whether the group takes processes, in itself or in groups below it. Not so if another program has enabled
-/// controllers beside processes in the group above.
-pub fn takes_processes(dir: &Path) -> bool {
+/// Whether the groups below this one, which this process has made, are of use.
+///
+/// # Errors
+///
+/// Why they are not, in words.
+pub fn check(dir: &Path) -> Result<(), String> {
+    // Linux has it since version 5.14, and processes start in groups since version 5.7.
+    if !dir.join("cgroup.kill").exists() {
+        return Err("this version of Linux cannot end all processes of a group".to_owned());
+    }
     let kind = fs::read_to_string(dir.join("cgroup.type"));
-    kind.is_ok_and(|kind| kind.trim_end() == "domain")
+    // Not so if another program has enabled controllers beside processes in the group above.
+    if kind.is_ok_and(|kind| kind.trim_end() == "domain") {
+        return Ok(());
+    }
+    Err("the groups in the delegated one take no processes".to_owned())
 }
 
 /// What all processes of a group may have together.
@@ -117,7 +128,9 @@ impl Group {
     /// Whether the kernel has killed processes of it because it had more memory than its bound.
     pub fn was_out_of_memory(&self) -> bool {
         let events = fs::read_to_string(self.path.join("memory.events")).unwrap_or_default();
-        value_of(&events, "oom_kill").is_some_and(|kills| kills != "0")
+        // `oom_kill` also counts what was killed because a group above, or the system, had no memory left.
+        let happened = |event| value_of(&events, event).is_some_and(|number| number != "0");
+        happened("oom") && happened("oom_kill")
     }
 }
 
@@ -332,5 +345,37 @@ mod imp {
             let below = Place { top: top.join("service"), own };
             assert_eq!(below.delegated(), Some(top.join("service")));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_group_was_out_of_memory_only_by_its_own_bound() {
+        let base = tempfile::tempdir().expect("a directory");
+        let path = base.path().join("group");
+        let group = Group::create(path.clone(), GroupBounds::default()).expect("a directory");
+        let says = |events: &str| {
+            fs::write(path.join("memory.events"), events).expect("a file");
+            group.was_out_of_memory()
+        };
+        assert!(!group.was_out_of_memory(), "no such file");
+        assert!(!says("low 0\nmax 7\noom 0\noom_kill 0\noom_group_kill 0\n"));
+        assert!(says("low 0\nmax 7\noom 1\noom_kill 3\noom_group_kill 1\n"));
+        assert!(!says("low 0\nmax 0\noom 0\noom_kill 3\noom_group_kill 1\n"), "the system's");
+    }
+
+    #[test]
+    fn groups_whose_processes_cannot_be_ended_together_are_of_no_use() {
+        let base = tempfile::tempdir().expect("a directory");
+        let file = |name| base.path().join(name);
+        fs::write(file("cgroup.type"), "domain\n").expect("a file");
+        assert!(check(base.path()).expect_err("a reason").contains("cannot end"));
+        fs::write(file("cgroup.kill"), "").expect("a file");
+        assert_eq!(check(base.path()), Ok(()));
+        fs::write(file("cgroup.type"), "domain invalid\n").expect("a file");
+        assert!(check(base.path()).expect_err("a reason").contains("take no processes"));
     }
 }

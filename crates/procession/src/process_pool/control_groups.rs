@@ -99,8 +99,5 @@ const MEMORY: &str = "cgroup.memory";
 fn make(delegated: &Path) -> Result<LockedDir, String> {
     let pool = LockedDir::create_with(delegated, PURPOSE, cgroup::remove_all)
         .map_err(|error| format!("the system refuses to make a control group: {error}"))?;
-    match cgroup::takes_processes(pool.path()) {
-        true => Ok(pool),
-        false => Err("the groups in the delegated one take no processes".to_owned()),
-    }
+    cgroup::check(pool.path()).map(|()| pool)
 }
