@@ -20,6 +20,7 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, setpgid};
 
 use super::child::{Child, Ended};
+use super::control_groups::LONGEST_END;
 use super::handler::{LAST_WORDS, StartMarks};
 use super::handshake;
 use super::initializer::Initializer;
@@ -183,7 +184,6 @@ impl Template {
             State::Missing(_) => {}
         }
         let process = self.start(pool, worker)?;
-        self.set(State::Preloading(Arc::clone(&process)));
         let (its_template, its_pool) = (Arc::clone(self), Arc::clone(pool));
         let thread = pool.start_thread("template".to_owned(), move || {
             its_template.await_preload(&its_pool, &process);
@@ -213,6 +213,8 @@ impl Template {
         let (its_child, failure) = (Arc::clone(&child), Mutex::default());
         let process = TemplateProcess { child: its_child, socket, rank, worker, awaited, failure };
         let process = Arc::new(process);
+        // Before its end is watched for, since only the process of the state is noted to have ended.
+        self.set(State::Preloading(Arc::clone(&process)));
         let (pid, its_pool) = (child.pid(), Arc::clone(pool));
         let on_line = move |stream, line: &str| {
             its_pool.listeners.output(&Output { worker, pid, stream, line });
@@ -223,6 +225,7 @@ impl Template {
         let watcher = super::child::watch(pool, Arc::clone(&child), outputs, on_line, on_end);
         let watcher = watcher.map_err(|error| {
             child.kill_and_reap();
+            self.stop();
             NotStarted::new("start a thread", &error)
         })?;
         pool.add_thread(watcher, Some(Arc::downgrade(&child)));
@@ -361,6 +364,24 @@ impl Template {
         group: Option<Group>,
     ) -> Result<(usize, Child), NotStarted> {
         let process = self.await_ready(handle)?;
+        match self.ask_for_copy(pool, &process, invitation, streams, group.as_ref()) {
+            Ok(pid) => Ok((process.rank, Child::of(pid, group, pool.supervisor.clone()))),
+            Err(not_started) => {
+                // What is in the group is what the copy has started.
+                let _ = group.map(|group| group.end(LONGEST_END));
+                Err(not_started)
+            }
+        }
+    }
+
+    fn ask_for_copy(
+        &self,
+        pool: &PoolInner,
+        process: &TemplateProcess,
+        invitation: &Invitation,
+        streams: [OwnedFd; 3],
+        group: Option<&Group>,
+    ) -> Result<Pid, NotStarted> {
         let failed = |cause: &str| NotStarted {
             cause: format!("cannot copy the template: {cause}"),
             next_start: NextStart::WithBackoff,
@@ -375,17 +396,17 @@ impl Template {
         let [input, output, error] = &streams;
         let mut fds = vec![input.as_fd(), output.as_fd(), error.as_fd(), file.as_fd()];
         fds.push(noted.as_fd());
-        fds.extend(group.as_ref().map(Group::as_fd));
+        fds.extend(group.map(Group::as_fd));
         match process.copy(&fds) {
             Ok(pid) => {
                 // The copy does so itself; but it may be killed with its group before that.
                 let _ = setpgid(Some(pid), Some(pid));
-                Ok((process.rank, Child::of(pid, group, pool.supervisor.clone())))
+                Ok(pid)
             }
             Err(cause) => {
                 // The template may have made it, and have ended before it could tell.
                 if let Some(pid) = note.process() {
-                    Child::of(pid, group, pool.supervisor.clone()).kill_and_reap();
+                    Child::of(pid, None, pool.supervisor.clone()).kill_and_reap();
                 }
                 Err(failed(&cause))
             }
