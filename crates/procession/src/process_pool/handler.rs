@@ -37,7 +37,7 @@ use procession_os::mark::Mark;
 
 /// What shows that a worker is awaited, until it is ready (`worker/origin.rs`).
 pub(crate) struct StartMarks {
-    _start: AwaitedStart,
+    start: AwaitedStart,
     mark: Option<Mark>,
 }
 
@@ -45,7 +45,12 @@ impl StartMarks {
     /// The mark records the process that was started. Without it one kind of wrapper is not recognized.
     pub(super) fn new(start: AwaitedStart, mark: Option<Mark>, child: &Child) -> Self {
         let _ = mark.as_ref().map(|mark| mark.note_started(child.pid()));
-        Self { _start: start, mark }
+        Self { start, mark }
+    }
+
+    /// Ends them: the process is ready.
+    pub(super) fn end(self) {
+        self.start.succeed();
     }
 
     /// What a process that was started with the mark has said by it.

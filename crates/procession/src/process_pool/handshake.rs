@@ -55,7 +55,9 @@ pub(super) fn perform(
     let threads = await_ready(socket)?;
     handle.note_ready();
     // The worker has its lifeline, and no process of its own yet.
-    drop(awaited.take());
+    if let Some(awaited) = awaited.take() {
+        awaited.end();
+    }
     // The template has run the preload task, if there is one.
     run_first(pool, handle, InitializerKind::Preload)?;
     run_first(pool, handle, InitializerKind::Initializer)?;

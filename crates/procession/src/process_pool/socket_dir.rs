@@ -2,7 +2,7 @@
 //! crate `tempfile`.
 //!
 //! The path of a socket is limited to about 100 bytes, and the channel library truncates longer ones
-//! without an error. A coordinator that is killed while a worker starts leaves a directory behind, which the
+//! without an error. A coordinator that is killed leaves the directory of its pool behind (`start_dir.rs`), which the
 //! next one removes (`locked_dir.rs`).
 
 use std::os::unix::net::UnixListener;

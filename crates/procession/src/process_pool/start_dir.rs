@@ -3,13 +3,16 @@
 //! killed, the next one removes it (`locked_dir.rs`).
 //!
 //! There is one directory for all workers, since to make one takes a file system longer than anything else at a start.
+//!
+//! Other users may read the file if they know the name of the directory: a wrapper may run the program as another user.
 
-use std::fs::{File, OpenOptions};
+use std::fs::{self, File, OpenOptions, Permissions};
 use std::io;
-use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
 use std::path::Path;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use rustix::process::geteuid;
 
 use super::socket_dir::PURPOSE;
 use crate::locked_dir::LockedDir;
@@ -20,17 +23,22 @@ use crate::transport::StartFile;
 pub(crate) struct StartDirSlot(Mutex<Option<Arc<StartDir>>>);
 
 impl StartDirSlot {
-    /// A start of a worker that is awaited. If the directory was removed, there is another one from now on.
+    /// A start of a worker that is awaited. If the directory was removed, or is that of the user that this process was
+    /// before, there is another one from now on.
     pub(crate) fn begin_start(&self) -> io::Result<AwaitedStart> {
         let mut slot = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let dir = match slot.as_ref().filter(|dir| dir.is_there()) {
+        let dir = match slot.as_ref().filter(|dir| dir.is_usable()) {
             Some(dir) => Arc::clone(dir),
             None => Arc::clone(slot.insert(Arc::new(StartDir::create()?))),
         };
         drop(slot);
-        let number = dir.started.fetch_add(1, Ordering::Relaxed) % StartFile::MOST;
+        let mut starts = dir.starts();
+        let number = starts.begun % StartFile::MOST;
+        starts.begun += 1;
+        starts.awaited += 1;
+        drop(starts);
         dir.note(number, StartFile::AWAITED);
-        Ok(AwaitedStart { dir, number })
+        Ok(AwaitedStart { dir, number, has_failed: true })
     }
 
     /// Removes the directory, unless a start is still awaited: then the end of that removes it.
@@ -44,22 +52,46 @@ struct StartDir {
     dir: LockedDir,
     /// See [`StartFile`].
     file: File,
-    /// The number of starts.
-    started: AtomicU64,
+    starts: Mutex<Starts>,
+}
+
+#[derive(Default)]
+struct Starts {
+    /// The number of all.
+    begun: u64,
+    /// The number of those that are awaited.
+    awaited: usize,
+    /// Whether one has failed: a worker that was killed may have left its server in the directory.
+    has_failed: bool,
 }
 
 impl StartDir {
     fn create() -> io::Result<Self> {
         let dir = LockedDir::create_in(&tempfile::env::temp_dir(), PURPOSE)?;
         let mut options = OpenOptions::new();
-        let file =
-            options.write(true).create_new(true).mode(0o600).open(StartFile::path(dir.path()))?;
-        Ok(Self { dir, file, started: AtomicU64::new(0) })
+        let file = options.write(true).create_new(true).open(StartFile::path(dir.path()))?;
+        file.set_permissions(Permissions::from_mode(0o644))?;
+        fs::set_permissions(dir.path(), Permissions::from_mode(0o711))?;
+        Ok(Self { dir, file, starts: Mutex::default() })
     }
 
-    /// Whether nobody has removed it: the file is removed with it.
-    fn is_there(&self) -> bool {
-        self.file.metadata().is_ok_and(|file| file.nlink() > 0)
+    fn starts(&self) -> MutexGuard<'_, Starts> {
+        self.starts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether nobody has removed it (the file is removed with it), and this process may make files in it.
+    fn is_usable(&self) -> bool {
+        let is_ours = |file: fs::Metadata| file.nlink() > 0 && file.uid() == geteuid().as_raw();
+        self.file.metadata().is_ok_and(is_ours)
+    }
+
+    /// Removes the servers that workers have left.
+    fn remove_servers(&self) {
+        for entry in fs::read_dir(self.dir.path()).into_iter().flatten().flatten() {
+            if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+                let _ = fs::remove_dir_all(entry.path());
+            }
+        }
     }
 
     /// An error, of a full disk, is ignored: then a process that has lost its socket in a wrapper is not recognized by
@@ -73,6 +105,7 @@ impl StartDir {
 pub(crate) struct AwaitedStart {
     dir: Arc<StartDir>,
     number: u64,
+    has_failed: bool,
 }
 
 impl AwaitedStart {
@@ -85,18 +118,30 @@ impl AwaitedStart {
     pub(crate) fn number(&self) -> u64 {
         self.number
     }
+
+    /// Ends it: the process is ready, and has no server any more.
+    pub(crate) fn succeed(mut self) {
+        self.has_failed = false;
+    }
 }
 
 impl Drop for AwaitedStart {
     fn drop(&mut self) {
         self.dir.note(self.number, StartFile::OVER);
+        // The lock is held until the end: another worker would make its server meanwhile.
+        let mut starts = self.dir.starts();
+        starts.awaited -= 1;
+        starts.has_failed |= self.has_failed;
+        if starts.awaited == 0 && starts.has_failed {
+            starts.has_failed = false;
+            self.dir.remove_servers();
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::fs;
 
     fn is_awaited(start: &AwaitedStart) -> bool {
         StartFile::is_awaited(start.dir(), start.number())
@@ -127,5 +172,43 @@ mod tests {
         let second = slot.begin_start().unwrap();
         assert_ne!(first.dir(), second.dir());
         assert!(!is_awaited(&first) && is_awaited(&second));
+    }
+
+    #[test]
+    fn a_directory_of_another_user_is_not_used() {
+        let slot = StartDirSlot::default();
+        let first = slot.begin_start().unwrap();
+        if std::os::unix::fs::chown(StartFile::path(first.dir()), Some(65534), None).is_ok() {
+            let second = slot.begin_start().unwrap();
+            assert_ne!(first.dir(), second.dir());
+            assert!(is_awaited(&first) && is_awaited(&second));
+        }
+    }
+
+    #[test]
+    fn a_server_that_a_worker_has_left_is_removed_when_no_worker_is_awaited() {
+        let slot = StartDirSlot::default();
+        let server_of = |start: &AwaitedStart| {
+            let server = tempfile::tempdir_in(start.dir()).unwrap().keep();
+            fs::write(server.join("socket"), "").unwrap();
+            server
+        };
+        let [failed, other] = [(); 2].map(|()| slot.begin_start().unwrap());
+        let servers = [server_of(&failed), server_of(&other)];
+        drop(failed);
+        assert!(servers.iter().all(|server| server.exists()), "one may be in use");
+        other.succeed();
+        assert!(!servers.iter().any(|server| server.exists()));
+        let next = slot.begin_start().unwrap();
+        assert!(is_awaited(&next), "the file is still there");
+    }
+
+    #[test]
+    fn other_users_can_see_whether_a_start_is_awaited_and_no_more() {
+        let slot = StartDirSlot::default();
+        let start = slot.begin_start().unwrap();
+        let mode = |path: &Path| path.metadata().unwrap().mode() & 0o777;
+        assert_eq!(mode(start.dir()), 0o711);
+        assert_eq!(mode(&StartFile::path(start.dir())), 0o644);
     }
 }

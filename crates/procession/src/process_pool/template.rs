@@ -245,7 +245,10 @@ impl Template {
         if let Err(failure) = handshake::greet_template(pool, rank, &process.socket, pid) {
             return self.fail(process, failure);
         }
-        drop(process.awaited().take());
+        let awaited = process.awaited().take();
+        if let Some(awaited) = awaited {
+            awaited.end();
+        }
         match self.run_preload(process) {
             Ok(()) => {
                 pool.listeners.event(|| PoolEvent::TemplateStarted { pid });

@@ -2,16 +2,20 @@
 //! leaves no process behind.
 
 use std::fs;
+use std::process::Command;
 
 use libtest_mimic::Trial;
-use procession::{Executor, Shutdown};
+use procession::{Executor, PoolError, Shutdown};
 
-use crate::harness::eventually;
+use crate::harness::{eventually, skip};
 use crate::starting::{Script, refuses};
 use crate::tasks::quiet;
 
 pub(crate) fn trials() -> Vec<Trial> {
-    trials![a_wrapper_that_ends_before_the_program_is_told_so_and_leaves_nothing_running]
+    trials![
+        a_wrapper_that_ends_before_the_program_is_told_so_and_leaves_nothing_running,
+        a_wrapper_that_replaces_the_standard_input_for_another_user_is_told_so,
+    ]
 }
 
 /// What such wrappers do with the program THIS.
@@ -51,5 +55,25 @@ fn a_wrapper_that_ends_before_the_program_is_told_so_and_leaves_nothing_running(
         assert!(script.starts() <= 2, "{text}: {} starts", script.starts());
         let program = program.display().to_string();
         eventually("the end of all of its processes", || running(&program) == 0);
+    }
+}
+
+fn a_wrapper_that_replaces_the_standard_input_for_another_user_is_told_so() {
+    const AS_ANOTHER: &str = "setpriv --reuid=12345 --clear-groups --";
+    let this = std::env::current_exe().expect("a path");
+    let trial = format!("{AS_ANOTHER} test -x '{}'", this.display());
+    if !Command::new("sh").args(["-c", &trial]).status().is_ok_and(|status| status.success()) {
+        skip("this user cannot become another one, or that one cannot run this program");
+    }
+    // A program that does not know that it is a worker would run the tests with this name.
+    let run = format!("exec {AS_ANOTHER} '{}' no_such_test < /dev/null", this.display());
+    let closed = "for fd in 3 4 5 6 7 8 9; do eval \"exec $fd>&-\"; done;";
+    for text in [run.clone(), format!("{closed} {run}")] {
+        let script = Script::new(&text);
+        let pool = quiet().workers(2).worker_program(script.path()).build().expect("a pool");
+        let error = refuses(&pool);
+        assert!(matches!(error, PoolError::WorkerWrapped { .. }), "{text}: {error:?}");
+        let words = error.to_string();
+        assert!(words.contains("it replaced the standard input of the program"), "{words}");
     }
 }
