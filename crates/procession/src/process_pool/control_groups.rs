@@ -8,11 +8,13 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use procession_os::cgroup::{self, Group, GroupBounds};
 
+use super::start_worker::is_shortage;
 use crate::error::PoolError;
 use crate::locked_dir::{self, LockedDir};
 use crate::sandbox::{Layer, Sandbox};
@@ -33,7 +35,11 @@ pub(super) struct ControlGroups {
     pool: Option<LockedDir>,
     bounds: GroupBounds,
     layers: Vec<Layer>,
+    /// Workers do not start without a group.
+    is_required: bool,
     made: AtomicU64,
+    /// Why no group can be made any more, such as that this process has become another user.
+    lost: OnceLock<String>,
 }
 
 impl ControlGroups {
@@ -71,20 +77,40 @@ impl ControlGroups {
             bounds.memory = missing.is_none().then_some(bytes);
             layers.push(layer(MEMORY, missing, false));
         }
+        let is_required = bounds.memory.is_some() && !sandbox.is_best_effort();
         let pool = made.ok().map(|(_, pool)| pool);
-        Ok(Self { pool, bounds, layers, made: AtomicU64::new(0) })
+        Ok(Self { pool, bounds, layers, is_required, ..Self::default() })
     }
 
     /// What the workers have of it.
-    pub(super) fn layers(&self) -> &[Layer] {
-        &self.layers
+    pub(super) fn layers(&self) -> Vec<Layer> {
+        let mut layers = self.layers.clone();
+        if let Some(why) = self.lost.get() {
+            layers
+                .iter_mut()
+                .for_each(|layer| _ = layer.missing.get_or_insert_with(|| why.clone()));
+        }
+        layers
     }
 
-    /// A group for a new process.
+    /// A group for a new process. Where none can be made any more and none is required, processes start without one.
+    ///
+    /// # Errors
+    ///
+    /// What the system says.
     pub(super) fn create_one(&self) -> io::Result<Option<Group>> {
-        let Some(pool) = &self.pool else { return Ok(None) };
+        let Some(pool) = self.pool.as_ref().filter(|_| self.lost.get().is_none()) else {
+            return Ok(None);
+        };
         let number = self.made.fetch_add(1, Ordering::Relaxed);
-        Group::create(pool.path().join(format!("worker-{number}")), self.bounds).map(Some)
+        match Group::create(pool.path().join(format!("worker-{number}")), self.bounds) {
+            Err(error) if !self.is_required && !is_shortage(&error) => {
+                let why = format!("the system refuses to make a control group: {error}");
+                self.lost.get_or_init(|| why);
+                Ok(None)
+            }
+            made => made.map(Some),
+        }
     }
 
     /// Ends the processes of pools whose programs were killed, and removes their groups.
@@ -100,4 +126,28 @@ fn make(delegated: &Path) -> Result<LockedDir, String> {
     let pool = LockedDir::create_with(delegated, PURPOSE, cgroup::remove_all)
         .map_err(|error| format!("the system refuses to make a control group: {error}"))?;
     cgroup::check(pool.path()).map(|()| pool)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Groups of a pool whose own group is gone.
+    fn lost(is_required: bool) -> ControlGroups {
+        let base = tempfile::tempdir().unwrap();
+        let pool = LockedDir::create_in(base.path(), PURPOSE).unwrap();
+        let layer = Layer { layer: "cgroup".to_owned(), missing: None, is_optional: true };
+        ControlGroups { pool: Some(pool), layers: vec![layer], is_required, ..Default::default() }
+    }
+
+    #[test]
+    fn workers_start_without_groups_that_cannot_be_made_any_more_unless_they_are_required() {
+        let groups = lost(false);
+        assert_eq!(groups.layers()[0].missing, None);
+        assert!(groups.create_one().unwrap().is_none());
+        let missing = groups.layers().remove(0).missing.unwrap();
+        assert!(missing.starts_with("the system refuses to make a control group: "), "{missing}");
+        assert!(groups.create_one().unwrap().is_none());
+        assert!(lost(true).create_one().is_err());
+    }
 }

@@ -213,7 +213,7 @@ impl PoolInner {
 
     /// Notes which layers of the sandbox a worker has.
     pub(super) fn note_sandbox(&self, report: &SandboxReport) {
-        let report = &report.behind(self.setup.control_groups.layers());
+        let report = &report.behind(&self.setup.control_groups.layers());
         let mut last = self.sandbox_report.lock().unwrap_or_else(PoisonError::into_inner);
         if last.as_ref() != Some(report) {
             *last = Some(report.clone());

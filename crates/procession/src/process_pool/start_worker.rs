@@ -223,7 +223,7 @@ fn check_file_size_limit(size: usize) -> Result<(), NotStarted> {
 const SHORTAGES: [Errno; 6] =
     [Errno::AGAIN, Errno::NOMEM, Errno::MFILE, Errno::NFILE, Errno::NOSPC, Errno::NOBUFS];
 
-fn is_shortage(error: &io::Error) -> bool {
+pub(super) fn is_shortage(error: &io::Error) -> bool {
     Errno::from_io_error(error).is_some_and(|errno| SHORTAGES.contains(&errno))
 }
 

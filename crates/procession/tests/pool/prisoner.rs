@@ -27,6 +27,7 @@ use procession::{
 
 use self::groups::{
     a_process_that_has_left_its_worker_ends_with_it,
+    a_program_that_becomes_another_user_goes_on_without_control_groups,
     all_memory_is_bounded_by_a_control_group_or_the_pool_is_refused,
     copies_of_a_template_have_control_groups, each_worker_has_a_control_group_until_its_end,
     threads_are_bounded_by_a_control_group,
@@ -57,6 +58,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         each_worker_has_a_control_group_until_its_end,
         copies_of_a_template_have_control_groups,
         a_process_that_has_left_its_worker_ends_with_it,
+        a_program_that_becomes_another_user_goes_on_without_control_groups,
         what_a_killed_program_has_left_in_control_groups_is_ended_by_the_next_one,
         threads_are_bounded_by_a_control_group,
         all_memory_is_bounded_by_a_control_group_or_the_pool_is_refused,

@@ -160,6 +160,17 @@ pub(super) fn play_if_asked() {
             drop(pool(Sandbox::strict()));
             println!("it works");
         }
+        Ok("becomes another user") => {
+            let pool = pool(Sandbox::basic());
+            let report = || pool.sandbox_report().expect("a report");
+            assert_eq!(missing(&report(), "cgroup"), None);
+            // SAFETY: they change numbers of this process alone.
+            unsafe { assert_eq!((libc::setgid(65534), libc::setuid(65534)), (0, 0)) };
+            assert!(pool.submit(Bad(Ending::Abort)).result().is_err());
+            succeeds_with(&pool, 20);
+            harness::eventually("a report", || missing(&report(), "cgroup").is_some());
+            println!("it works");
+        }
         _ => return,
     }
     process::exit(0);
@@ -176,6 +187,14 @@ pub(super) fn what_a_killed_program_has_left_in_control_groups_is_ended_by_the_n
     // A sweep of another test may come first.
     program::assert_works(command().env(VARIABLE, "sweeps"));
     assert!(!is_alive(left[0]) && !is_there(of_the_pool(&its[0])), "{its:?}");
+}
+
+pub(super) fn a_program_that_becomes_another_user_goes_on_without_control_groups() {
+    drop(pool_with("cgroup", Sandbox::basic()));
+    if !rustix::process::geteuid().is_root() {
+        skip("only a superuser can become another user");
+    }
+    program::assert_works(program::command("nothing else").env(VARIABLE, "becomes another user"));
 }
 
 pub(super) fn threads_are_bounded_by_a_control_group() {
