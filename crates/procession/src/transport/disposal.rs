@@ -2,7 +2,7 @@
 //! that process wants it to. The same is true for a file whose file system is a program. So such descriptors are closed on
 //! a thread of their own.
 //!
-//! A descriptor in a message that was never received is closed with the socket.
+//! A descriptor in a message that was never received is closed with the message ([`run`]), or with the socket.
 
 use std::os::fd::OwnedFd;
 use std::sync::mpsc;
