@@ -4,7 +4,8 @@
 //! A program may make groups below one that was delegated to it:
 //!
 //! - by the mark of systemd (`Delegate=yes`);
-//! - as the group of a unit of systemd that the program is in a group below of: the manager of a user sets no marks;
+//! - as the group of a service or scope of systemd, if the program is in a group below it: the manager of a user sets no
+//!   marks;
 //! - by an owner other than that of the group above;
 //! - as the top of a namespace.
 //!
