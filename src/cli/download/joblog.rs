@@ -3,7 +3,7 @@
 
 use std::fs::File;
 use std::io::{self, Read};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::{Component, Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -112,7 +112,8 @@ fn open(path: &Path) -> io::Result<File> {
     options.write(true).create(true).truncate(true).custom_flags(no_wait);
     let file = loop {
         match options.open(path) {
-            Err(error) if Errno::from_io_error(&error) == Some(Errno::NXIO) => {
+            // A socket or a device has the same error, for ever.
+            Err(error) if Errno::from_io_error(&error) == Some(Errno::NXIO) && is_pipe(path) => {
                 if since.elapsed() >= LONGEST_WAIT {
                     return Err(io::Error::other(
                         "no program reads from this pipe: start one first",
@@ -126,6 +127,10 @@ fn open(path: &Path) -> io::Result<File> {
     // A full pipe is to be waited for.
     fcntl_setfl(&file, fcntl_getfl(&file)? - OFlags::NONBLOCK)?;
     Ok(file)
+}
+
+fn is_pipe(path: &Path) -> bool {
+    path.metadata().is_ok_and(|file| file.file_type().is_fifo())
 }
 
 /// The file, while it is written.
@@ -174,5 +179,21 @@ impl JobLog {
     pub(super) fn end(self) -> Option<String> {
         let error = self.error?;
         Some(format!("cannot write the job log {}: {error}", self.path.display()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::net::UnixListener;
+
+    use super::*;
+
+    #[test]
+    fn a_socket_is_not_taken_for_a_pipe_without_a_reader() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("socket");
+        let _listener = UnixListener::bind(&path).unwrap();
+        let error = open(&path).unwrap_err();
+        assert_eq!(Errno::from_io_error(&error), Some(Errno::NXIO));
     }
 }
