@@ -386,11 +386,11 @@ fn a_main_that_builds_a_pool_before_it_serves_is_told_so_at_the_first_try() {
 }
 
 fn a_worker_that_ends_unheard_holds_nothing_up_when_its_directory_is_gone() {
-    // The name of the directory is in the invitation.
+    // The name of the directory is in the invitation. A second worker would have the same one.
     let remove = r#"rm -r "$(echo "$PROCESSION_INVITATION" \
         | sed 's/.*"awaited":"\([^"]*\)".*/\1/')"; exit 1"#;
     let script = Script::new(remove);
-    let pool = quiet().workers(2).worker_program(script.path()).build().expect("a pool");
+    let pool = quiet().workers(1).worker_program(script.path()).build().expect("a pool");
     let (_, cause) = breaks(&pool);
     assert!(cause.contains("it ended with exit code 1 before it was ready"), "{cause}");
     assert!(!cause.contains("rm: "), "{cause}");
