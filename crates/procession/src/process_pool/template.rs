@@ -12,13 +12,16 @@
 //! takes no worker with it; the next start of a worker starts another one. A program that does not serve is found
 //! out before the preload, and what starts programs with pools in it are not taken for workers.
 
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+mod process;
+
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, setpgid};
 
+use self::process::TemplateProcess;
 use super::child::{Child, Ended};
 use super::control_groups::LONGEST_END;
 use super::handler::{LAST_WORDS, StartMarks};
@@ -29,8 +32,6 @@ use super::start_failure::StartFailure;
 use super::start_worker::{self, NotStarted};
 use super::worker_handle::{KillReason, WorkerHandle};
 use super::{Output, PoolEvent};
-use crate::error::with_unit;
-use crate::printable::printable;
 use crate::scheduler::{NextStart, UnfitProgram};
 use crate::transport::{HandshakeMessage, Invitation, Sent, Socket};
 use procession_os::cgroup::Group;
@@ -73,72 +74,6 @@ impl State {
     }
 }
 
-struct TemplateProcess {
-    child: Arc<Child>,
-    socket: Socket,
-    /// The rank of its program.
-    rank: usize,
-    /// The index of the worker for which it was started.
-    worker: usize,
-    /// Until it serves.
-    awaited: Mutex<Option<StartMarks>>,
-    /// Why it is ended.
-    failure: Mutex<Option<(StartFailure, Option<KillReason>)>>,
-}
-
-impl TemplateProcess {
-    fn awaited(&self) -> MutexGuard<'_, Option<StartMarks>> {
-        self.awaited.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn failure(&self) -> MutexGuard<'_, Option<(StartFailure, Option<KillReason>)>> {
-        self.failure.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// At its end: the cause, and when the next one is started.
-    fn explain(&self, pool: &PoolInner, mut end: Ended) -> (String, NextStart) {
-        end.last_output.extend(self.awaited().take().and_then(|awaited| awaited.said()));
-        let failure = self.failure().take();
-        if let Some((failure, kill_reason)) = failure {
-            let process = (self.worker, self.child.pid());
-            return failure.classify(pool, self.rank, process, kill_reason, &end);
-        }
-        let said = end.last_output.last();
-        let said = said.map(|line| format!("; it last said: {}", printable(line)));
-        let cause = format!("the template ended with {}{}", end.exit, said.unwrap_or_default());
-        (cause, NextStart::WithBackoff)
-    }
-}
-
-impl TemplateProcess {
-    /// Has it make a copy. The error says why there is none, or that it has ended.
-    fn copy(&self, fds: &[BorrowedFd<'_>]) -> Result<Pid, String> {
-        /// The longest wait for its end after it was killed.
-        const LONGEST_END: Duration = Duration::from_secs(1);
-        if HandshakeMessage::Copy.send(&self.socket, fds) != Sent::Yes {
-            return Err("it takes no requests".to_owned());
-        }
-        if !self.socket.is_readable_within(LONGEST_COPY) {
-            self.child.kill();
-            self.socket.is_readable_within(LONGEST_END);
-            return Err(format!("it did not answer within {}", with_unit(LONGEST_COPY)));
-        }
-        match HandshakeMessage::receive(&self.socket) {
-            Ok(Some((HandshakeMessage::Copied { pid }, _))) => {
-                let pid = i32::try_from(pid).ok().and_then(Pid::from_raw);
-                pid.ok_or_else(|| "it named no process".to_owned())
-            }
-            Ok(Some((HandshakeMessage::NotCopied(reason), _))) => Err(printable(&reason).into()),
-            _ => {
-                self.child.kill();
-                Err("it has ended".to_owned())
-            }
-        }
-    }
-}
-
-/// A process that does not answer to a request for a copy is killed after this time.
-const LONGEST_COPY: Duration = Duration::from_secs(10);
 /// How often a thread that waits looks whether its worker is still wanted.
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
 
