@@ -106,6 +106,7 @@ struct AgentShared {
     free: Arc<Semaphore>,
     /// The number of tasks in the last message.
     in_message: AtomicUsize,
+    shortage: pull::SlotShortage,
     held: AtomicUsize,
     kills: broadcast::Sender<KillRequest>,
     is_draining: watch::Sender<bool>,

@@ -146,6 +146,7 @@ impl AgentBuilder {
             lease_ends: Mutex::new(None),
             free: Arc::new(Semaphore::new(slots)),
             in_message: AtomicUsize::new(1),
+            shortage: Default::default(),
             held: Default::default(),
             kills: broadcast::channel(1024).0,
             is_draining: watch::channel(false).0,

@@ -1,8 +1,8 @@
 //! Asks the queue for messages: never for more than there are free slots, so that no task waits here that
 //! another host could run.
 
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use async_nats::{Message, Subscriber};
@@ -15,6 +15,30 @@ use super::hold::{self, Delivered, HeldCount};
 use super::lanes::{EXPIRES, LaneRequest, LaneRequests};
 use crate::message::QueuedHead;
 use crate::names::QueueLane;
+
+/// Since when each bundle that came has waited in vain for a slot for each of its tasks.
+#[derive(Debug, Default)]
+pub(super) struct SlotShortage(Mutex<Option<Instant>>);
+
+impl SlotShortage {
+    fn since(&self) -> MutexGuard<'_, Option<Instant>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn note(&self, now: Instant) {
+        self.since().get_or_insert(now);
+    }
+
+    fn end(&self) {
+        *self.since() = None;
+    }
+
+    /// Tasks that run for long have the slots: bundles would wait for them.
+    fn is_long(&self, now: Instant) -> bool {
+        const LONG: Duration = Duration::from_secs(3);
+        self.since().is_some_and(|since| now.saturating_duration_since(since) >= LONG)
+    }
+}
 
 /// Until the agent is drained.
 pub(super) async fn pull(shared: Arc<AgentShared>) {
@@ -121,6 +145,9 @@ async fn take(
         let slots = u32::try_from(tasks.min(shared.slots)).unwrap_or(u32::MAX);
         match Arc::clone(&shared.free).try_acquire_many_owned(slots) {
             Ok(permit) => {
+                if tasks > 1 {
+                    shared.shortage.end();
+                }
                 let count = HeldCount::new(shared, permit);
                 drop(tokio::spawn(hold::hold(message, delivered, count)));
             }
@@ -151,7 +178,8 @@ async fn take(
     }
 }
 
-/// Waits until there is a slot for each task of a bundle. These are short tasks, and so are those before them.
+/// Waits until there is a slot for each task of a bundle. These are short tasks, and so are most of those before them. If
+/// there were too few slots for long, those that are free are enough, or the first one.
 async fn hold_later(
     shared: Arc<AgentShared>,
     message: Message,
@@ -159,9 +187,18 @@ async fn hold_later(
     slots: u32,
 ) {
     const LONGEST: Duration = Duration::from_millis(100);
-    let permit = timeout(LONGEST, Arc::clone(&shared.free).acquire_many_owned(slots)).await;
+    let free = u32::try_from(shared.free.available_permits()).unwrap_or(u32::MAX);
+    let is_long = shared.shortage.is_long(Instant::now());
+    let enough = if is_long { free.clamp(1, slots) } else { slots };
+    let permit = timeout(LONGEST, Arc::clone(&shared.free).acquire_many_owned(enough)).await;
+    let permit = permit.into_iter().flatten().next();
+    match &permit {
+        Some(_) if enough == slots => shared.shortage.end(),
+        Some(_) => {}
+        None => shared.shortage.note(Instant::now()),
+    }
     // The end of a drained agent waits for all tasks that it counts.
-    let count = permit.into_iter().flatten().next().map(|it| HeldCount::new(&shared, it));
+    let count = permit.map(|it| HeldCount::new(&shared, it));
     match count.filter(|_| !*shared.is_draining.borrow()) {
         Some(count) => hold::hold(message, delivered, count).await,
         None => give_back(&shared, message).await,
@@ -173,5 +210,22 @@ async fn give_back(shared: &AgentShared, message: Message) {
     if let Some(reply) = message.reply {
         // If it is lost, the server waits for the acknowledgement, and delivers it again.
         let _ = shared.link.client.publish(reply, "-NAK".into()).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn slots_are_short_for_long_if_no_bundle_has_got_enough_for_three_seconds() {
+        let (shortage, start) = (SlotShortage::default(), Instant::now());
+        let after = |ms| start + Duration::from_millis(ms);
+        assert!(!shortage.is_long(after(5000)));
+        shortage.note(start);
+        shortage.note(after(2900));
+        assert!(!shortage.is_long(after(2999)) && shortage.is_long(after(3000)));
+        shortage.end();
+        assert!(!shortage.is_long(after(5000)));
     }
 }

@@ -16,6 +16,7 @@ pub(crate) fn trials() -> Vec<Trial> {
     trials![
         a_task_that_waits_holds_up_no_other_one_of_its_bundle_and_is_cancelled_alone,
         a_task_of_a_bundle_that_no_host_has_is_cancelled_and_the_others_run_once,
+        a_bundle_is_begun_on_a_host_that_has_a_slot_but_not_one_for_each_of_its_tasks,
         without_retries_what_a_killed_host_had_of_a_bundle_is_lost_and_nothing_else,
         with_retries_each_task_of_a_bundle_has_a_further_attempt,
         a_server_that_is_killed_in_mid_run_costs_no_task_of_a_bundle_and_doubles_none,
@@ -115,6 +116,31 @@ fn a_task_of_a_bundle_that_no_host_has_is_cancelled_and_the_others_run_once() {
     let expected: Vec<_> = (0..TASKS).filter(|n| !is_cancelled(*n)).collect();
     assert_eq!(notes(&file), expected, "each began once");
     assert!(in_the_way.into_iter().map(Future::result).eq((0..slots).map(Ok)));
+}
+
+/// The host has one slot for a long time, and each bundle has two tasks.
+fn a_bundle_is_begun_on_a_host_that_has_a_slot_but_not_one_for_each_of_its_tasks() {
+    const TASKS: u64 = 200;
+    const SLOTS: AgentKind = AgentKind { workers: 16, slots: 16, ..MANY_SLOTS };
+    let place = Place::new();
+    let (gate, file, cluster) = (Gate::new(), place.path("notes"), place.cluster());
+    let _agent = place.agent("one", SLOTS);
+    place.await_hosts(&cluster, &["one"]);
+    warm_up(&place, &cluster);
+    let all_but_one = SLOTS.slots as u64 - 1;
+    let run_long = |n| cluster.submit(gated(place.path("long"), gate.path(), n));
+    let long: Vec<_> = (0..all_but_one).map(run_long).collect();
+    gate.await_arrivals(all_but_one as usize);
+    let before = place.taken("procession-tasks");
+    let futures: Vec<_> =
+        (0..TASKS).map(|n| cluster.submit(sometimes_waits(file.clone(), None, n))).collect();
+    eventually("short tasks beside long ones", || futures.iter().all(Future::is_done));
+    let messages = place.taken("procession-tasks") - before;
+    assert!(messages < TASKS, "{messages} messages");
+    assert!(futures.into_iter().map(Future::result).eq((0..TASKS).map(Ok)));
+    assert_eq!(notes(&file), (0..TASKS).collect::<Vec<_>>(), "each began once");
+    gate.open();
+    assert!(long.into_iter().map(Future::result).eq((0..all_but_one).map(Ok)));
 }
 
 /// The results of tasks on two hosts, one of which is killed in the middle of them.
