@@ -87,14 +87,25 @@ impl ClusterDriver {
         self.upkeep.slots = slots;
     }
 
+    /// Sends tasks on their way into the queue.
     pub(super) fn fill_window(&mut self) {
+        self.enter(true);
+    }
+
+    /// Ten times a second: those that others on their way hold up are not gathered any more. A task is on its way for
+    /// long if its body is large, or if the server refuses it.
+    pub(super) fn let_gathered_go(&mut self) {
+        self.enter(false);
+    }
+
+    fn enter(&mut self, gathers: bool) {
         while self.in_window < WINDOW
             && let Some(first) = self.entering.front().copied()
         {
             let most = self.most_members(first);
             let is_short = self.entering.len() < most;
-            if is_short && most > 1 && self.in_window >= ON_THE_WAY {
-                // The next one that enters the queue lets these follow.
+            if gathers && is_short && most > 1 && self.in_window >= ON_THE_WAY {
+                // The next one that enters the queue lets these follow, or the next tick.
                 return;
             }
             self.entering.pop_front();
@@ -110,7 +121,7 @@ impl ClusterDriver {
 
     /// How many tasks may travel with this one, itself included.
     fn most_members(&self, id: u64) -> usize {
-        if self.named.is_some() || self.short(id).is_none() {
+        if self.named.is_some() || self.short(id).is_none_or(|time| time > WORK) {
             return 1;
         }
         let unclaimed = self.waiting_members + self.in_window + self.entering.len();

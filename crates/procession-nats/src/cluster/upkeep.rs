@@ -91,6 +91,7 @@ impl ClusterDriver {
         self.check_leases();
         self.give_up_unheard(LATE);
         self.look_at_slots();
+        self.let_gathered_go();
         let running = self.open_tasks(self.running.keys()) as u64;
         self.shared.count(|stats| stats.running = running);
         if !self.upkeep.ticks.is_multiple_of(10) {

@@ -10,13 +10,14 @@ use rustix::process::Signal;
 
 use crate::harness::{self, Gate, eventually};
 use crate::place::{AgentKind, Place};
-use crate::tasks::{gated, note, noted, notes};
+use crate::tasks::{gated, note, noted, notes, reverse};
 
 pub(crate) fn trials() -> Vec<Trial> {
     trials![
         a_task_that_waits_holds_up_no_other_one_of_its_bundle_and_is_cancelled_alone,
         a_task_of_a_bundle_that_no_host_has_is_cancelled_and_the_others_run_once,
         a_bundle_is_begun_on_a_host_that_has_a_slot_but_not_one_for_each_of_its_tasks,
+        short_tasks_are_not_held_up_by_those_that_stay_on_their_way_into_the_queue,
         without_retries_what_a_killed_host_had_of_a_bundle_is_lost_and_nothing_else,
         with_retries_each_task_of_a_bundle_has_a_further_attempt,
         a_server_that_is_killed_in_mid_run_costs_no_task_of_a_bundle_and_doubles_none,
@@ -141,6 +142,37 @@ fn a_bundle_is_begun_on_a_host_that_has_a_slot_but_not_one_for_each_of_its_tasks
     assert_eq!(notes(&file), (0..TASKS).collect::<Vec<_>>(), "each began once");
     gate.open();
     assert!(long.into_iter().map(Future::result).eq((0..all_but_one).map(Ok)));
+}
+
+/// The server refuses some tasks, which are sent again for half a minute.
+fn short_tasks_are_not_held_up_by_those_that_stay_on_their_way_into_the_queue() {
+    const REFUSED: usize = 8;
+    const SLOTS: AgentKind = AgentKind { workers: 16, slots: 16, ..MANY_SLOTS };
+    // These lines are in a block.
+    let place = Place::with("}\nmax_payload: 200KB\nmappings {");
+    let (gate, file, cluster) = (Gate::new(), place.path("notes"), place.cluster());
+    let _agent = place.agent("one", SLOTS);
+    place.await_hosts(&cluster, &["one"]);
+    warm_up(&place, &cluster);
+    let slots = SLOTS.slots as u64;
+    let in_the_way = (0..slots).map(|n| cluster.submit(gated(place.path("way"), gate.path(), n)));
+    let in_the_way: Vec<_> = in_the_way.collect();
+    gate.await_arrivals(SLOTS.slots);
+    let large = || cluster.submit(reverse(vec![7; 230_000].into()));
+    let refused: Vec<_> = (0..REFUSED).map(|_| large()).collect();
+    let (mut short, settings) = (Vec::new(), ConnectSettings::new(place.url()));
+    // Two of them are in a message, so one is left of an odd number.
+    for number in [100, 101] {
+        let submit = |n| cluster.submit(sometimes_waits(file.clone(), None, n));
+        short.extend((short.len() as u64..number).map(submit));
+        eventually("all of these tasks in the queue", || {
+            overview(&settings).is_ok_and(|seen| seen.waiting.values().sum::<u64>() == number)
+        });
+    }
+    assert!(!refused.iter().any(Future::is_done), "short tasks have waited for others");
+    gate.open();
+    assert!(short.into_iter().map(Future::result).eq((0..101).map(Ok)));
+    assert!(in_the_way.into_iter().map(Future::result).eq((0..slots).map(Ok)));
 }
 
 /// The results of tasks on two hosts, one of which is killed in the middle of them.
