@@ -144,7 +144,7 @@ pub(in crate::cli) struct JobArgs {
     #[command(flatten)]
     pub nats: NatsArgs,
     /// Name of the job on other hosts: if this run is killed, the same command goes on with it. What its hosts had
-    /// begun is not begun again
+    /// begun is not begun again. Not with --update, --rate, --resume, or a server that is started for the run
     #[arg(long = "job", value_name = "NAME", requires = "nats", help_heading = hosts::HEADING)]
     pub job_name: Option<String>,
 
@@ -249,9 +249,34 @@ impl JobRequest {
     /// Checks that no option would have to be ignored.
     pub(super) fn check(&self) -> Result<(), Contradiction> {
         self.job.check()?;
+        self.check_job_name()?;
         match &self.source {
             SourceArgs::Flags { site, .. } => contradiction::check_site(site),
             SourceArgs::Urls(_) | SourceArgs::Left(_) => Ok(()),
+        }
+    }
+
+    /// A job that has a name is gone on with by the same tasks in the same order.
+    fn check_job_name(&self) -> Result<(), Contradiction> {
+        if self.job.job_name.is_none() {
+            return Ok(());
+        }
+        let changes = [
+            (self.resume.resume.is_some(), "--resume"),
+            (self.resume.retry_failed.is_some(), "--retry-failed"),
+            // The task contains what is known of the file that is there.
+            (self.job.update, "--update"),
+            // The task contains the path of a file of this run.
+            (self.job.rate.is_some(), "--rate N"),
+        ];
+        if let Some((_, option)) = changes.into_iter().find(|(is_there, _)| *is_there) {
+            return Err(Contradiction::JobOfOtherTasks(option));
+        }
+        match &self.source {
+            SourceArgs::Flags { site, .. } if site.server.base_url().is_none() => {
+                Err(Contradiction::JobOfOwnServer(site.server.clone()))
+            }
+            _ => Ok(()),
         }
     }
 
@@ -273,5 +298,29 @@ impl JobRequest {
         }
         let args = [&["coordinator"], args].concat();
         <DownloadCommand as clap::Parser>::parse_from(args).args.into()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_job_has_a_name_only_if_the_same_command_has_the_same_tasks_the_next_time() {
+        let named = ["--mode", "hosts", "--nats", "nats://h", "--job", "nightly"];
+        let check = |args: &[&str]| JobRequest::typed(&[&named[..], args].concat()).check();
+        for server in ["REMOTE", "http://h/flags"] {
+            assert_eq!(check(&["-s", server]), Ok(()));
+        }
+        let refused = |args: &[&str]| check(args).expect_err("a refusal").to_string();
+        for server in ["LOCAL", "DELAY", "ERROR"] {
+            let refusal = refused(&["-s", server]);
+            assert!(refusal.contains(&format!("contradicts --server {server}")), "{refusal}");
+        }
+        for option in ["--resume", "--retry-failed", "--update", "--rate"] {
+            let value = if option == "--rate" { &["3"][..] } else { &[] };
+            let refusal = refused(&[&["-s", "REMOTE", option], value].concat());
+            assert!(refusal.contains(&format!("contradicts {option}")), "{refusal}");
+        }
     }
 }
