@@ -59,11 +59,12 @@ impl HostsOverview {
         if of_build().next().is_none() {
             return WaitingReason::NoHost;
         }
-        let (mut takers, mut slots, mut free) = (0, 0, 0);
+        let (mut takers, mut slots, mut free) = (0, 0_usize, 0_usize);
         for host in of_build().filter(|host| !host.is_draining) {
             takers += 1;
-            slots += host.slots;
-            free += host.slots.saturating_sub(host.busy);
+            // Any client that may write leases chooses these numbers.
+            slots = slots.saturating_add(host.slots);
+            free = free.saturating_add(host.slots.saturating_sub(host.busy));
         }
         match (takers, free) {
             (0, _) => WaitingReason::Draining,
@@ -108,8 +109,10 @@ async fn read(link: &Link) -> Result<HostsOverview, NoAnswer> {
     for (subject, number) in info["state"]["subjects"].as_object().into_iter().flatten() {
         // {prefix}.t.{build}.{lane}.{job}.{id}
         if let Some(build) = subject.split('.').nth(2) {
-            *overview.waiting.entry(build.to_owned()).or_default() +=
-                number.as_u64().unwrap_or_default().saturating_mul(tasks_in(subject));
+            let waiting = overview.waiting.entry(build.to_owned()).or_default();
+            let tasks = number.as_u64().unwrap_or_default().saturating_mul(tasks_in(subject));
+            // Any client that may write into the queue chooses these numbers.
+            *waiting = waiting.saturating_add(tasks);
         }
     }
     let now = info["ts"].as_str().and_then(|now| now.parse::<jiff::Timestamp>().ok());
@@ -157,5 +160,7 @@ mod tests {
         assert_eq!(with(two).why("b"), WaitingReason::Busy { slots: 4 });
         let some = vec![busy, host("b", 3, 2, false)];
         assert_eq!(with(some).why("b"), WaitingReason::Free { slots: 1 });
+        let endless = vec![host("b", usize::MAX, 0, false), host("b", 3, 0, false)];
+        assert_eq!(with(endless).why("b"), WaitingReason::Free { slots: usize::MAX });
     }
 }

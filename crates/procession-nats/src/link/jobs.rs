@@ -31,7 +31,7 @@ impl Link {
         last.ok_or_else(|| NoAnswer(format!("the stream of records: {info}")))
     }
 
-    /// Removes the messages, records and bodies of a job.
+    /// Removes the messages and records of a job.
     pub(crate) async fn remove_job(&self, job: &str) -> Result<(), NoAnswer> {
         self.purge(&self.names.tasks(), &self.names.tasks_of_job(job)).await?;
         self.purge(&self.names.records(), &self.names.records_of_job(job)).await

@@ -151,7 +151,7 @@ impl Link {
         made.map(drop).map_err(|error| NoAnswer(full_text(&error)))
     }
 
-    /// The names of the builds that have messages waiting, with their number.
+    /// Removes the messages of these subjects.
     pub(crate) async fn purge(&self, stream: &str, subjects: &str) -> Result<(), NoAnswer> {
         let request = json!({ "filter": subjects });
         self.api(&format!("STREAM.PURGE.{stream}"), &request).await.map(drop)
