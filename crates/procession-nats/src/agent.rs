@@ -21,8 +21,8 @@ mod telling;
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
-use std::time::{Duration, Instant};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use procession::{PoolError, ProcessPool, Registry};
 use serde::{Deserialize, Serialize};
@@ -102,7 +102,7 @@ struct AgentShared {
     lease: Duration,
     instance: watch::Sender<AgentInstance>,
     /// When the lease ends that was last renewed.
-    lease_ends: Mutex<Option<Instant>>,
+    lease_end: lease::AgentLeaseEnd,
     free: Arc<Semaphore>,
     /// The number of tasks in the last message.
     in_message: AtomicUsize,
@@ -214,14 +214,10 @@ impl AgentShared {
         }
     }
 
-    /// Whether tasks may begin by the clock, whatever other parts of the agent have found out yet.
-    fn has_lease_now(&self) -> bool {
-        let ends = self.lease_ends.lock().unwrap_or_else(PoisonError::into_inner);
-        ends.is_some_and(|ends| Instant::now() < ends)
-    }
-
-    fn set_lease_end(&self, end: Option<Instant>) {
-        *self.lease_ends.lock().unwrap_or_else(PoisonError::into_inner) = end;
+    /// Whether tasks of this instance may begin by the clock, whatever other parts of the agent have found out yet.
+    fn has_lease_now(&self, instance: &str) -> bool {
+        // In this order: when the end is that of a later instance, that is the current one.
+        self.lease_end.is_ahead() && self.instance.borrow().id == instance
     }
 
     /// The process pool cannot run tasks any more.

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::atomic::AtomicUsize;
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use procession::{PoolError, ProcessPool, Registry};
@@ -143,7 +143,7 @@ impl AgentBuilder {
             slots,
             lease,
             instance: watch::channel(new_instance()).0,
-            lease_ends: Mutex::new(None),
+            lease_end: Default::default(),
             free: Arc::new(Semaphore::new(slots)),
             in_message: AtomicUsize::new(1),
             shortage: Default::default(),

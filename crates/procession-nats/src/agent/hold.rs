@@ -82,7 +82,7 @@ async fn hold_counted(shared: &Arc<AgentShared>, message: Message, delivered: Op
     let (mut instance, mut kills) = (shared.instance.subscribe(), shared.kills.subscribe());
     let own = instance.borrow_and_update().clone();
     // The lease may have ended by the clock before the lease task has noted it.
-    if !own.has_lease || !shared.has_lease_now() {
+    if !own.has_lease || !shared.has_lease_now(&own.id) {
         return; // It is delivered again.
     }
     let reply = message.reply.clone();
@@ -96,7 +96,7 @@ async fn hold_counted(shared: &Arc<AgentShared>, message: Message, delivered: Op
         while let Some(action) = actions.pop_front() {
             // This process may have been stopped since the message came, or since it asked for the claim.
             let begins = matches!(action, HolderAction::Run(_)) || task.is_claim(&action);
-            if begins && !shared.has_lease_now() {
+            if begins && !shared.has_lease_now(&own.id) {
                 actions.extend(task.holder.handle(HolderEvent::Fenced));
             } else {
                 task.act(action).await;
@@ -156,13 +156,13 @@ impl HeldTask {
         let QueuedHead { attempt, seq, input, members } = head;
         let lease_ms = u64::try_from(shared.lease.as_millis()).unwrap_or(u64::MAX);
         let (instance, host) = (instance.to_owned(), shared.host.clone());
-        let claim = HostClaim { instance, host, lease_ms };
+        let claim = HostClaim { instance: instance.clone(), host, lease_ms };
         let (seed, number) = (fastrand::u64(..), members.len());
         let all = Members::first(number);
         let (holder, first) = TaskHolder::new(attempt, seq, all, input, claim, seed);
         let member = |(index, (head, inline))| {
-            let (job, member, members) = (job.clone(), index, number);
-            let place = RunPlace { job, id, attempt, member, members };
+            let (job, instance, member, members) = (job.clone(), instance.clone(), index, number);
+            let place = RunPlace { job, instance, id, attempt, member, members };
             HeldMember { run: HeldRun::new(place, head, inline), result: None }
         };
         let members = members.into_iter().zip(inline).enumerate().map(member).collect();

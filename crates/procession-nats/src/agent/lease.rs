@@ -1,7 +1,7 @@
 //! Renews the lease of an agent, and fences it: an agent that could not renew for the length of its lease
 //! ends its tasks, half a lease before a coordinator gives them to others.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures_util::StreamExt;
@@ -11,15 +11,47 @@ use super::{AgentRequest, AgentShared, logs, new_instance};
 use crate::cas_write::WriteReply;
 use crate::link::Answer;
 
+/// When the lease ends by the clock that was last renewed. `None`: it was not renewed yet.
+#[derive(Debug, Default)]
+pub(super) struct AgentLeaseEnd(Mutex<Option<Instant>>);
+
+impl AgentLeaseEnd {
+    fn lock(&self) -> MutexGuard<'_, Option<Instant>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Once the end was ahead and has passed, it is not ahead again before the next instance.
+    pub(super) fn is_ahead(&self) -> bool {
+        let end = self.lock();
+        end.is_some_and(|end| Instant::now() < end)
+    }
+
+    /// False: the lease has ended before. Somebody may have seen that, and may have given up a claim, which the
+    /// coordinator gives to others only if this instance ends.
+    fn renew(&self, end: Instant) -> bool {
+        let mut last = self.lock();
+        let is_over = last.is_some_and(|last| Instant::now() >= last);
+        if !is_over {
+            *last = Some(end);
+        }
+        !is_over
+    }
+
+    /// For the next instance.
+    fn reset(&self) {
+        *self.lock() = None;
+    }
+}
+
 /// Until the runtime ends.
 pub(super) async fn hold(shared: Arc<AgentShared>) {
     loop {
         let listener = tokio::spawn(listen(Arc::clone(&shared)));
         hold_one(&shared).await;
         listener.abort();
-        shared.set_lease_end(None);
         // All who hold tasks see that it has changed.
         shared.instance.send_replace(new_instance());
+        shared.lease_end.reset();
     }
 }
 
@@ -44,8 +76,11 @@ async fn hold_one(shared: &AgentShared) {
         let is_taken =
             matches!(timeout(longest, renewal).await, Ok(Answer::Reply(WriteReply::Taken(_))));
         if is_taken {
+            // This process may have been stopped since it asked.
+            if !shared.lease_end.renew(sent + shared.lease) {
+                return;
+            }
             renewed = Some(sent);
-            shared.set_lease_end(Some((sent + shared.lease).into_std()));
             shared
                 .instance
                 .send_if_modified(|instance| !std::mem::replace(&mut instance.has_lease, true));
@@ -71,5 +106,22 @@ async fn listen(shared: Arc<AgentShared>) {
             }
         }
         sleep(Duration::from_millis(200)).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lease_that_has_ended_is_not_renewed_by_an_answer_that_comes_late() {
+        const LONG: Duration = Duration::from_secs(60);
+        let (end, now) = (AgentLeaseEnd::default(), Instant::now());
+        assert!(!end.is_ahead());
+        assert!(end.renew(now + LONG) && end.is_ahead());
+        assert!(end.renew(now) && !end.is_ahead());
+        assert!(!end.renew(now + LONG) && !end.is_ahead(), "a task may have been given up");
+        end.reset();
+        assert!(end.renew(now + LONG) && end.is_ahead());
     }
 }

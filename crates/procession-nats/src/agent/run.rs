@@ -42,6 +42,8 @@ enum RunStage {
 #[derive(Debug, Clone)]
 pub(super) struct RunPlace {
     pub(super) job: String,
+    /// That of the agent which has the claim.
+    pub(super) instance: String,
     pub(super) id: u64,
     pub(super) attempt: u32,
     /// Its index in its bundle, and the number of all members.
@@ -51,7 +53,7 @@ pub(super) struct RunPlace {
 
 impl RunPlace {
     pub(super) fn body_of(&self, result: &RemoteResult) -> Body {
-        let Self { job, id, attempt, member, members } = self;
+        let Self { job, id, attempt, member, members, .. } = self;
         Body::of_result(result, *members, || format!("{job}.{id}.{attempt}.{member}.result"))
     }
 }
@@ -149,7 +151,7 @@ impl HeldRun {
                 return of_error(TaskError::Cancelled);
             }
             // Its body may have been on its way for long.
-            if !shared.has_lease_now() {
+            if !shared.has_lease_now(&place.instance) {
                 return None;
             }
             let done = move |result| drop(done.send(result));
