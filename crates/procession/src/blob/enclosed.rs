@@ -40,7 +40,7 @@ thread_local! {
 
 /// A cell for each part: a load of several parts that were stored one by one would wait for all stores.
 struct Innermost {
-    form: Cell<Form>,
+    form: Cell<BlobForm>,
     from: Cell<usize>,
     to: Cell<usize>,
     marked: Cell<usize>,
@@ -49,7 +49,7 @@ struct Innermost {
 impl Innermost {
     const fn new() -> Self {
         let (from, to, marked) = (Cell::new(0), Cell::new(0), Cell::new(0));
-        Self { form: Cell::new(Form::Bytes), from, to, marked }
+        Self { form: Cell::new(BlobForm::Bytes), from, to, marked }
     }
 
     #[inline]
@@ -85,7 +85,7 @@ struct EnclosedBlob {
 
 /// How blobs are encoded.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Form {
+enum BlobForm {
     /// As bytes: this is not the text of a task.
     Bytes,
     /// In the text.
@@ -96,7 +96,7 @@ enum Form {
 
 #[derive(Clone, Copy)]
 struct Enclosing {
-    form: Form,
+    form: BlobForm,
     /// The range of its blobs in `ENCLOSED`.
     from: usize,
     to: usize,
@@ -107,7 +107,7 @@ struct Enclosing {
 /// Encodes something, and returns the blobs that were set aside.
 #[inline]
 pub(crate) fn set_aside<R>(encoding: Encoding, encode: impl FnOnce() -> R) -> (R, Vec<Blob>) {
-    let _text = Text::begin(Form::Aside(encoding), 0);
+    let _text = Text::begin(BlobForm::Aside(encoding), 0);
     let encoded = encode();
     let Enclosing { from, to, .. } = INNERMOST.with(Innermost::get);
     let blobs = match to - from {
@@ -139,7 +139,7 @@ pub(crate) fn marked() -> usize {
 
 /// Encodes something with the bytes of its blobs.
 pub(crate) fn leave_in_place<R>(encoding: Encoding, encode: impl FnOnce() -> R) -> R {
-    let _text = Text::begin(Form::Inline(encoding), 0);
+    let _text = Text::begin(BlobForm::Inline(encoding), 0);
     encode()
 }
 
@@ -148,7 +148,7 @@ pub(crate) fn leave_in_place<R>(encoding: Encoding, encode: impl FnOnce() -> R) 
 #[inline]
 pub(crate) fn put_back<R>(blobs: Vec<Blob>, decode: impl FnOnce() -> R) -> (R, bool) {
     // What is encoded until then is not the text of a task.
-    let _text = Text::begin(Form::Bytes, blobs.len());
+    let _text = Text::begin(BlobForm::Bytes, blobs.len());
     if blobs.is_empty() {
         return (decode(), true);
     }
@@ -166,7 +166,7 @@ struct Text {
 
 impl Text {
     #[inline]
-    fn begin(form: Form, blobs: usize) -> Self {
+    fn begin(form: BlobForm, blobs: usize) -> Self {
         let around = INNERMOST.with(Innermost::get);
         INNERMOST.with(|innermost| {
             innermost.set(Enclosing { form, from: around.to, to: around.to + blobs, marked: 0 })
@@ -206,7 +206,7 @@ pub(super) enum Encoded {
 /// Whether bytes of this number are set aside by [`enclose`].
 #[cfg(feature = "bytemuck")]
 pub(super) fn is_long(bytes: usize) -> bool {
-    matches!(INNERMOST.with(|innermost| innermost.form.get()), Form::Aside(encoding) if bytes > longest_inline(encoding, false))
+    matches!(INNERMOST.with(|innermost| innermost.form.get()), BlobForm::Aside(encoding) if bytes > longest_inline(encoding, false))
 }
 
 /// Sets a blob aside if it is long, and says what stands for it.
@@ -215,7 +215,7 @@ pub(super) fn enclose(blob: &Blob) -> Encoded {
     // The same in each process, and whatever else there is of the blob: what was decoded is compared as it is encoded.
     let gets_segment = || to - from < MOST_IN_SEGMENTS && sealed::is_available();
     match form {
-        Form::Aside(encoding)
+        BlobForm::Aside(encoding)
             if blob.len() > longest_inline(encoding, true)
                 && blob.len() > longest_inline(encoding, gets_segment())
                 && to - from < MOST
@@ -228,7 +228,7 @@ pub(super) fn enclose(blob: &Blob) -> Encoded {
             });
             Encoded::Index(to - from)
         }
-        Form::Aside(Encoding::Json) | Form::Inline(Encoding::Json) => {
+        BlobForm::Aside(Encoding::Json) | BlobForm::Inline(Encoding::Json) => {
             INNERMOST
                 .with(|innermost| innermost.set(Enclosing { form, from, to, marked: marked + 1 }));
             Encoded::Base64

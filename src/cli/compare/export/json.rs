@@ -11,9 +11,9 @@ use crate::cli::compare::rounds::ComparisonEnd;
 use crate::cli::compare::run::MeasuredRun;
 use crate::cli::compare::statistics::Spread;
 
-pub(super) struct Json;
+pub(super) struct JsonExport;
 
-impl Exporter for Json {
+impl Exporter for JsonExport {
     fn extension(&self) -> &'static str {
         "json"
     }

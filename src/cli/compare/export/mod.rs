@@ -28,7 +28,7 @@ pub(super) trait Exporter: Sync {
 
 /// All formats.
 const EXPORTERS: [&dyn Exporter; 5] =
-    [&markdown::Markdown, &json::Json, &csv::Csv, &html::Html, &svg::Svg];
+    [&markdown::Markdown, &json::JsonExport, &csv::Csv, &html::Html, &svg::Svg];
 
 /// A file name without the ending of a format.
 #[derive(Debug, thiserror::Error)]
