@@ -252,6 +252,7 @@ impl Template {
         let exit = end.exit;
         pool.listeners.event(|| PoolEvent::TemplateExited { pid, exit });
         let Some(process) = ended.upgrade() else { return };
+        self.await_verdict(&process);
         let (cause, next_start) = process.explain(pool, end);
         let mut state = self.state();
         if state.is_of(&process) {
@@ -262,6 +263,17 @@ impl Template {
         }
         drop(state);
         self.changed.notify_all();
+    }
+
+    /// Waits until the `template` thread has read what the process has sent before its end: that says more about a
+    /// program that does not serve than how it has ended.
+    fn await_verdict(&self, process: &Arc<TemplateProcess>) {
+        let until = Instant::now() + LAST_WORDS;
+        let mut state = self.state();
+        while state.is_of(process) && process.is_undecided() && Instant::now() < until {
+            let waited = self.changed.wait_timeout(state, LOOK_AGAIN);
+            state = waited.unwrap_or_else(PoisonError::into_inner).0;
+        }
     }
 
     /// Kills the process. One that cannot be killed, since the program gave up its rights, ends with its socket.

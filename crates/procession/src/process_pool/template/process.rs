@@ -42,6 +42,11 @@ impl TemplateProcess {
         self.failure.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Whether it has neither served nor failed yet.
+    pub(super) fn is_undecided(&self) -> bool {
+        self.awaited().is_some() && self.failure().is_none()
+    }
+
     /// At its end: the cause, and when the next one is started.
     pub(super) fn explain(&self, pool: &PoolInner, mut end: Ended) -> (String, NextStart) {
         end.last_output.extend(self.awaited().take().and_then(|awaited| awaited.said()));
