@@ -180,6 +180,11 @@ impl TaskOwner {
                 self.observed(stored, &mut actions);
             }
             OwnerEvent::Observed(_) => {}
+            OwnerEvent::Rewound { known, stored } => {
+                if known == self.seq && stored.seq < known {
+                    self.rewound(stored.seq, &mut actions);
+                }
+            }
             OwnerEvent::RecordGone => self.record_gone(&mut actions),
             OwnerEvent::MessageGone => {
                 if let OwnerState::Waiting = self.state {
@@ -332,6 +337,20 @@ impl TaskOwner {
         let members = self.cancelled();
         let kill = OwnerAction::Kill { instance, members };
         actions.extend((!members.is_empty()).then_some(kill));
+    }
+
+    /// The server has lost a claim, or results, so its agent will give up the task; or the record that the message in the
+    /// queue tells of. If the answer was late after all, what is written now is refused.
+    fn rewound(&mut self, seq: u64, actions: &mut Vec<OwnerAction>) {
+        match &self.state {
+            OwnerState::Running(claim) => {
+                let instance = claim.instance.clone();
+                self.seq = seq;
+                self.instance_lost(&instance, actions);
+            }
+            OwnerState::Waiting => self.write(Intent::Queue, seq, actions),
+            _ => {}
+        }
     }
 
     fn record_gone(&mut self, actions: &mut Vec<OwnerAction>) {

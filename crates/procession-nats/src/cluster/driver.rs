@@ -366,7 +366,7 @@ impl ClusterDriver {
     fn looked(&mut self, id: u64, seq: u64, latest: Option<RecordMessage>) {
         match latest {
             Some(RecordMessage { stored, body }) => {
-                self.apply(id, OwnerEvent::Observed(stored), Some(body));
+                self.apply(id, OwnerEvent::read(seq, stored), Some(body));
                 let task = self.tasks.get_mut(&id);
                 if let Some(task) = task.filter(|task| task.owner.queued() == Some(seq)) {
                     task.requeued += 1;

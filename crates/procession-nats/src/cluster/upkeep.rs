@@ -268,11 +268,12 @@ impl ClusterDriver {
     /// Records that are gone would never be heard of. The oldest tasks are looked at.
     fn look_at_running(&self, most: usize) {
         for id in self.running.keys().copied().take(most) {
+            let Some(known) = self.tasks.get(&id).map(|task| task.owner.seq()) else { continue };
             let (link, shared) = (self.link.clone(), Arc::clone(&self.shared));
             tokio::spawn(async move {
                 let (event, body) = match link.latest(&shared.job, id).await {
                     Ok(Some(RecordMessage { stored, body })) => {
-                        (OwnerEvent::Observed(stored), Some(body))
+                        (OwnerEvent::read(known, stored), Some(body))
                     }
                     Ok(None) => (OwnerEvent::RecordGone, None),
                     Err(_) => return,

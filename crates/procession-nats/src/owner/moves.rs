@@ -15,6 +15,9 @@ pub(crate) enum OwnerEvent {
     Published { seq: u64, is_known: bool },
     /// A record arrived.
     Observed(StoredRecord),
+    /// The server, asked when the record with the number `known` was the latest one that is known, has this earlier one:
+    /// it has lost records.
+    Rewound { known: u64, stored: StoredRecord },
     /// The server, asked after an outage, has no record of the task.
     RecordGone,
     /// The queue, asked after an outage, does not have the message.
@@ -26,6 +29,11 @@ pub(crate) enum OwnerEvent {
 }
 
 impl OwnerEvent {
+    /// The latest record was read when the one with the number `known` was the latest that is known.
+    pub(crate) fn read(known: u64, stored: StoredRecord) -> Self {
+        if stored.seq < known { Self::Rewound { known, stored } } else { Self::Observed(stored) }
+    }
+
     /// Whether the server has taken what was written.
     pub(crate) fn is_taken(&self) -> bool {
         matches!(
@@ -78,4 +86,56 @@ pub(crate) enum MemberFate {
     Ended(OwnedEnd),
     /// It is queued anew, as a task of its own.
     Again { attempt: u32 },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::owner::TaskOwner;
+    use crate::task_record::{HostClaim, RecordedState};
+
+    fn written(actions: &[OwnerAction]) -> (TaskRecord, u64) {
+        match actions {
+            [OwnerAction::Write { record, expect }] => (record.clone(), *expect),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// A server that loses its power may forget a claim, and keep the record before it.
+    #[test]
+    fn a_task_whose_claim_the_server_has_lost_is_taken_away_from_its_host() {
+        for attempts in [1, 2] {
+            let mut owner = TaskOwner::new(attempts, None, 7);
+            let (queued, _) = written(&owner.handle(OwnerEvent::Submitted));
+            let stored = |seq, record: &TaskRecord| StoredRecord { seq, record: record.clone() };
+            owner.handle(OwnerEvent::Observed(stored(4, &queued)));
+            owner.handle(OwnerEvent::Published { seq: 4, is_known: true });
+            let (instance, host) = ("i".to_owned(), "h".to_owned());
+            let state = RecordedState::Claimed(HostClaim { instance, host, lease_ms: 1 });
+            let claimed = TaskRecord { nonce: 1, state, ..queued.clone() };
+            owner.handle(OwnerEvent::Observed(stored(5, &claimed)));
+            let rewound = |known| OwnerEvent::Rewound { known, stored: stored(4, &queued) };
+            // The server was asked before the claim was heard of.
+            assert!(owner.handle(rewound(4)).is_empty());
+            let (record, expect) = written(&owner.handle(rewound(5)));
+            assert_eq!((expect, record.attempt), (4, attempts));
+            let taken = owner.handle(OwnerEvent::Observed(stored(5, &record)));
+            match attempts {
+                1 => assert!(matches!(taken[..], [OwnerAction::End(OwnedEnd::HostLost { .. })])),
+                _ => assert_eq!(taken, [OwnerAction::Publish { attempt: 2, seq: 5 }]),
+            }
+        }
+    }
+
+    #[test]
+    fn a_task_that_waits_is_queued_anew_if_the_server_has_lost_that_it_does() {
+        let mut owner = TaskOwner::new(2, None, 7);
+        let (queued, _) = written(&owner.handle(OwnerEvent::Submitted));
+        let earlier = StoredRecord { seq: 2, record: queued.clone() };
+        owner.handle(OwnerEvent::Observed(StoredRecord { seq: 4, record: queued }));
+        owner.handle(OwnerEvent::Published { seq: 4, is_known: true });
+        let (record, expect) =
+            written(&owner.handle(OwnerEvent::Rewound { known: 4, stored: earlier }));
+        assert_eq!((expect, record.state), (2, RecordedState::Queued));
+    }
 }
