@@ -58,6 +58,7 @@ impl HostsWorld {
             94..96 => self.spoil_queue(),
             96..98 => self.restart_server(),
             98 if self.has_name => self.follow(),
+            98 => self.read_late(),
             _ => self.reconcile(),
         }
     }
@@ -264,6 +265,19 @@ impl HostsWorld {
             let (owner, member) = task.place;
             self.tell_owner(owner, OwnerEvent::Cancelled(Members::one(member)));
         }
+    }
+
+    /// A server that does not lead any more answers with an earlier record, as if the later ones were lost.
+    fn read_late(&mut self) {
+        let task = self.rng.usize(0..self.owners.len());
+        let owner = &self.owners[task].owner;
+        let Some(records) = self.server.history.get(&task).filter(|_| owner.claim().is_some())
+        else {
+            return;
+        };
+        let (known, at) = (owner.seq(), self.rng.usize(0..records.len()));
+        let event = OwnerEvent::read(known, records[at].clone());
+        self.tell_owner(task, event);
     }
 
     fn follow(&mut self) {
