@@ -63,7 +63,7 @@ pub(in crate::cli) fn possible_workers(workers: usize) -> anyhow::Result<usize> 
 const MIN_MEMORY: u64 = 24 << 20;
 
 /// Number of descriptors that must be free at the start: without and with worker processes.
-const MIN_FREE_DESCRIPTORS: [usize; 2] = [11, 31];
+const MIN_FREE_DESCRIPTORS: [usize; 2] = [11, 33];
 
 /// Number of free descriptors, counted up to `most`: a parent process may have left some open.
 fn free_descriptors(most: usize) -> usize {
@@ -135,7 +135,7 @@ fn fit(parallelism: Parallelism, budget: &Budget) -> Parallelism {
 
 fn fit_to_files(parallelism: Parallelism, files: usize, has_server: bool) -> Parallelism {
     /// Standard streams, logs, and files that are open for a moment.
-    const OTHERS: usize = 16;
+    const OTHERS: usize = 18;
     /// Files of a worker that are not of a connection.
     const OTHERS_IN_WORKER: usize = 24;
     /// The socket, and the flag that is being saved.
