@@ -135,7 +135,7 @@ fn fit(parallelism: Parallelism, budget: &Budget) -> Parallelism {
 
 fn fit_to_files(parallelism: Parallelism, files: usize, has_server: bool) -> Parallelism {
     /// Standard streams, logs, and files that are open for a moment.
-    const OTHERS: usize = 18;
+    const OTHERS: usize = 16;
     /// Files of a worker that are not of a connection.
     const OTHERS_IN_WORKER: usize = 24;
     /// The socket, and the flag that is being saved.
