@@ -136,12 +136,15 @@ fn fit(parallelism: Parallelism, budget: &Budget) -> Parallelism {
 fn fit_to_files(parallelism: Parallelism, files: usize, has_server: bool) -> Parallelism {
     /// Standard streams, logs, and files that are open for a moment.
     const OTHERS: usize = 16;
+    /// The directory of a pool, and a file in it.
+    const POOL: usize = 2;
     /// Files of a worker that are not of a connection.
     const OTHERS_IN_WORKER: usize = 24;
     /// The socket, and the flag that is being saved.
     const EACH_CONNECTION: usize = 2;
+    let pool = if matches!(parallelism, Parallelism::Processes { .. }) { POOL } else { 0 };
     let budget = Budget {
-        room: files.saturating_sub(OTHERS),
+        room: files.saturating_sub(OTHERS + pool),
         // Pipes and sockets of a worker in this process.
         each_worker: 12,
         each_connection: EACH_CONNECTION,
@@ -188,8 +191,8 @@ mod tests {
     fn a_low_limit_of_files_allows_several_workers_with_connections() {
         let requested = Parallelism::Processes { workers: 200, connections: 200 };
         let fits = |files, has_server| fit_to_files(requested, files, has_server);
-        assert_eq!(fits(64, true), Parallelism::Processes { workers: 3, connections: 12 });
-        assert_eq!(fits(64, false), Parallelism::Processes { workers: 4, connections: 80 });
+        assert_eq!(fits(64, true), Parallelism::Processes { workers: 3, connections: 10 });
+        assert_eq!(fits(64, false), Parallelism::Processes { workers: 3, connections: 60 });
         assert_eq!(fits(8, true), Parallelism::Processes { workers: 1, connections: 1 });
         assert_eq!(fits(1 << 20, true), requested);
         let requested = Parallelism::Threads { connections: 1_000 };
