@@ -438,6 +438,6 @@ fn a_low_limit_of_open_files_leaves_several_workers_where_many_were_asked_for() 
     let ran = RunningProgram::start(command.arg(script)).wait().expect(0);
     assert_eq!(ran.summary().counts(), [194, 482, 0]);
     let told =
-        "the limit of open files (ulimit -n) is 64: no more than 3 workers and 12 connections";
+        "the limit of open files (ulimit -n) is 64: no more than 3 workers and 10 connections";
     assert!(ran.stderr.contains(told), "{}", ran.stderr);
 }
