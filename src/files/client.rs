@@ -4,6 +4,7 @@
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 use std::time::Duration;
 use std::{env, fs, io};
 
@@ -84,9 +85,35 @@ impl FetchSettings {
     }
 }
 
-/// Makes the HTTP client. One is enough for a process: it is cheap to clone, and clones share
-/// their connections.
-pub fn agent(settings: &FetchSettings) -> Agent {
+/// The HTTP client of a process, which keeps its connections.
+///
+/// The certificates of a system may be hundreds of files, so they are read before the first request that needs them.
+#[derive(Debug)]
+pub struct Client {
+    plain: Option<Agent>,
+    secure: OnceLock<Agent>,
+    settings: FetchSettings,
+}
+
+impl Client {
+    /// A client with these settings.
+    pub fn new(settings: &FetchSettings) -> Self {
+        // The way to a proxy may need certificates, too.
+        let has_proxy = settings.proxy && Proxy::try_from_env().is_some();
+        let plain = (!has_proxy).then(|| agent(settings, RootCerts::WebPki));
+        Self { plain, secure: OnceLock::new(), settings: settings.clone() }
+    }
+
+    /// What sends a request to this URL.
+    pub fn agent(&self, url: &Uri) -> &Agent {
+        match &self.plain {
+            Some(plain) if url.scheme_str() == Some("http") => plain,
+            _ => self.secure.get_or_init(|| agent(&self.settings, root_certificates())),
+        }
+    }
+}
+
+fn agent(settings: &FetchSettings, root_certificates: RootCerts) -> Agent {
     let limits = settings.limits();
     let headers = settings.headers.iter().map(|(name, value)| name.len() + value.len() + 4);
     let head = OUTPUT_BUFFER + settings.longest_url + headers.sum::<usize>();
@@ -105,7 +132,7 @@ pub fn agent(settings: &FetchSettings) -> Agent {
         .proxy(if settings.proxy { Proxy::try_from_env() } else { None })
         // The file as the server has it.
         .accept_encoding("identity")
-        .tls_config(TlsConfig::builder().root_certs(root_certificates()).build())
+        .tls_config(TlsConfig::builder().root_certs(root_certificates).build())
         .user_agent(concat!("procession/", env!("CARGO_PKG_VERSION")))
         .build();
     Agent::with_parts(config, DefaultConnector::default(), Lookup::default())
@@ -298,10 +325,18 @@ mod tests {
     }
 
     #[test]
-    fn an_agent_keeps_its_connections() {
-        let agent = agent(&FetchSettings { connections: 30, ..FetchSettings::default() });
-        assert_eq!(agent.config().max_idle_connections_per_host(), 30);
-        assert_eq!(agent.config().timeouts().global, Some(Duration::from_secs(10)));
+    fn a_client_keeps_its_connections_and_reads_certificates_when_it_needs_them() {
+        let settings = FetchSettings { connections: 30, proxy: false, ..FetchSettings::default() };
+        let client = Client::new(&settings);
+        let (plain, secure) =
+            ("http://localhost/a".parse().unwrap(), "https://localhost/a".parse().unwrap());
+        client.agent(&plain);
+        assert!(client.secure.get().is_none(), "no certificate was read");
+        for url in [plain, secure] {
+            let agent = client.agent(&url);
+            assert_eq!(agent.config().max_idle_connections_per_host(), 30);
+            assert_eq!(agent.config().timeouts().global, Some(Duration::from_secs(10)));
+        }
     }
 
     #[test]

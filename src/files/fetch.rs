@@ -15,11 +15,11 @@ use std::time::{Duration, Instant};
 
 use backon::{BackoffBuilder, ExponentialBuilder};
 use tempfile::NamedTempFile;
+use ureq::Body;
 use ureq::http::header::{IF_MODIFIED_SINCE, IF_NONE_MATCH, RETRY_AFTER};
 use ureq::http::{Response, StatusCode, Uri};
-use ureq::{Agent, Body};
 
-use super::client::FetchSettings;
+use super::client::{Client, FetchSettings};
 use super::fetch_error::FetchError;
 use super::item::{BodyCheck, FileItem};
 use super::rate::RateGate;
@@ -68,7 +68,7 @@ pub enum ReceivedBody {
 #[derive(Debug, Clone, Copy)]
 pub struct FetchTools<'a> {
     /// The HTTP client.
-    pub agent: &'a Agent,
+    pub client: &'a Client,
     /// The limit of requests per second, if there is one.
     pub gate: Option<&'a RateGate>,
     /// The directory of temporary files: the destination.
@@ -140,7 +140,7 @@ fn try_once(
     known: &Validators,
     attempt: u32,
 ) -> (Result<ReceivedBody, FetchError>, ResponseInfo) {
-    let mut response = match get(tools.agent, settings, &item.url, known, attempt) {
+    let mut response = match get(tools.client, settings, &item.url, known, attempt) {
         Ok(response) => response,
         Err(NoResponse { error, status }) => {
             return (Err(error), ResponseInfo { status, ..ResponseInfo::default() });
@@ -180,7 +180,7 @@ struct NoResponse {
 
 /// Sends the request and follows redirects, all within one deadline.
 fn get(
-    agent: &Agent,
+    client: &Client,
     settings: &FetchSettings,
     url: &str,
     known: &Validators,
@@ -198,7 +198,7 @@ fn get(
         if left.is_zero() {
             return Err(NoResponse { error: FetchError::Timeout(settings.timeout), status });
         }
-        let mut request = agent.get(&uri);
+        let mut request = client.agent(&uri).get(&uri);
         if settings.server.is_some() {
             request = request.header("x-attempt", attempt);
         }

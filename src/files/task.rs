@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use super::client::{self, FetchSettings};
+use super::client::{Client, FetchSettings};
 use super::download::{UpdateNotes, download};
 use super::fetch::{FetchTools, RetryNotice};
 use super::item::FileItem;
@@ -47,10 +47,10 @@ impl Task for Download {
     fn run(self, context: &Context) -> Result<DownloadOutcome, Failure> {
         let log = TaskLog::open(context, &self.item.code);
         log.started(context.attempt());
-        let agent = context.local(|| client::agent(&self.fetch));
+        let client = context.local(|| Client::new(&self.fetch));
         let cache = context.local(|| ValidatorCache::open(&self.dest));
         let gate = context.local(|| self.fetch.rate.as_ref().map(RateGate::open));
-        let tools = FetchTools { agent: &agent, gate: gate.as_ref().as_ref(), dest: &self.dest };
+        let tools = FetchTools { client: &client, gate: gate.as_ref().as_ref(), dest: &self.dest };
         let cache = self.records_validators.then_some(&*cache);
         let notes = UpdateNotes { cache, known: self.known.as_ref() };
         let mut outcome =

@@ -4,12 +4,12 @@
 use std::collections::HashSet;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
-use std::sync::mpsc;
+use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::Duration;
 
 use crate::scripted_server::{DEADLINE, Response, ScriptedServer, fetch_item, within};
-use procession_cli::files::client::{FetchSettings, agent};
+use procession_cli::files::client::{Client, FetchSettings};
 use procession_cli::files::download::{UpdateNotes, download};
 use procession_cli::files::fetch::{FetchTools, Fetched, ReceivedBody, fetch};
 use procession_cli::files::fetch_error::FetchError;
@@ -84,9 +84,9 @@ fn connections_are_reused_even_after_errors() {
     });
     let (settings, item) = (server.settings(), server.item("BR"));
     within(move || {
-        let agent = agent(&settings);
+        let client = Client::new(&settings);
         for _ in 0..6 {
-            let tools = FetchTools { agent: &agent, gate: None, dest: Path::new("/nowhere") };
+            let tools = FetchTools { client: &client, gate: None, dest: Path::new("/nowhere") };
             fetch(tools, &settings, &item, &Validators::default(), |_| {});
         }
     });
@@ -334,9 +334,9 @@ fn a_download_is_saved_and_reported() {
     let dir = dest.path().to_owned();
     let items = ["BR", "KE", "ZZ"].map(|code| server.item(code));
     let [br, ke, zz, nowhere] = within(move || {
-        let agent = agent(&settings);
+        let client = Client::new(&settings);
         let one = |dest: &Path, item: &FileItem| {
-            let tools = FetchTools { agent: &agent, gate: None, dest };
+            let tools = FetchTools { client: &client, gate: None, dest };
             download(tools, &settings, UpdateNotes::default(), item, |_| {})
         };
         let [br, ke, zz] = &items;
@@ -365,15 +365,15 @@ fn a_shut_down_agent_ends_a_fetch_at_once() {
         Response::Stall
     });
     let settings = FetchSettings { timeout: DEADLINE, ..server.settings() };
-    let shared = agent(&settings);
-    let clone = shared.clone();
+    let shared = Arc::new(Client::new(&settings));
+    let clone = Arc::clone(&shared);
     let item = server.item("BR");
     let running = thread::spawn(move || {
-        let tools = FetchTools { agent: &clone, gate: None, dest: Path::new("/nowhere") };
+        let tools = FetchTools { client: &clone, gate: None, dest: Path::new("/nowhere") };
         fetch(tools, &settings, &item, &Validators::default(), |_| {})
     });
     was_asked.recv_timeout(DEADLINE).unwrap();
-    shared.shutdown();
+    shared.agent(&server.base().parse().unwrap()).clone().shutdown();
     let fetched = within(move || running.join().unwrap());
     assert!(matches!(fetched.result, Err(FetchError::Connection(_))), "{fetched:?}");
 }

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use procession_cli::files::client::{FetchSettings, agent};
+use procession_cli::files::client::{Client, FetchSettings};
 use procession_cli::files::fetch::{FetchTools, Fetched, fetch};
 use procession_cli::files::item::FileItem;
 use procession_cli::files::validators::Validators;
@@ -155,8 +155,8 @@ pub(crate) fn within<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'stati
 /// Fetches an item whose body is held in memory.
 pub(crate) fn fetch_item(item: FileItem, settings: FetchSettings) -> Fetched {
     within(move || {
-        let agent = agent(&settings);
-        let tools = FetchTools { agent: &agent, gate: None, dest: Path::new("/nowhere") };
+        let client = Client::new(&settings);
+        let tools = FetchTools { client: &client, gate: None, dest: Path::new("/nowhere") };
         fetch(tools, &settings, &item, &Validators::default(), |_| {})
     })
 }
