@@ -66,7 +66,11 @@ impl Task for Spoil {
             }
             How::CloseDescriptors => (3..1000).for_each(close),
             How::ForbidDescriptors => forbid(Resource::Nofile)?,
-            How::ForbidMemory => forbid(Resource::As)?,
+            How::ForbidMemory => {
+                // The allocator keeps this for what the worker needs to reply.
+                drop(std::hint::black_box(vec![1_u8; 100_000]));
+                forbid(Resource::As)?;
+            }
             How::ForbidFiles => forbid(Resource::Fsize)?,
             How::CloseStream(fd) => close(fd),
             How::CloseStreams => (0..3).for_each(close),
