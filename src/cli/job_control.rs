@@ -11,7 +11,7 @@ use signal_hook::iterator::Signals;
 use signal_hook::low_level::raise;
 
 use procession::{resume_all, suspend_all};
-use procession_os::signals::is_ignored;
+use procession_os::signals::{is_ignored, note_from_now, was_noted};
 
 /// Starts the threads for this, where they are needed.
 pub(super) fn watch() -> io::Result<()> {
@@ -25,7 +25,12 @@ pub(super) fn watch() -> io::Result<()> {
 }
 
 fn stop_workers_with_this_process() -> io::Result<()> {
+    note_from_now(SIGTSTP);
     let mut signals = Signals::new([SIGTSTP])?;
+    // One that came before it could be delivered is sent again. Both are one, since none has been taken yet.
+    if was_noted(SIGTSTP) {
+        raise(SIGTSTP)?;
+    }
     thread::Builder::new().name("job-control".to_owned()).spawn(move || {
         for _ in signals.forever() {
             suspend_all();

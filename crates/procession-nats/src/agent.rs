@@ -20,11 +20,12 @@ mod telling;
 
 use std::fmt;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use procession::{PoolError, ProcessPool, Registry};
+use procession_os::signals;
 use serde::{Deserialize, Serialize};
 use tokio::runtime::Runtime;
 use tokio::sync::{Semaphore, broadcast, watch};
@@ -132,20 +133,23 @@ impl Agent {
     }
 
     /// Drains at SIGTERM and SIGINT. At the second of them, [`wait`](Self::wait) returns although tasks run;
-    /// they are ended when the agent is dropped. See the example of [`Agent`].
+    /// they are ended when the agent is dropped. What comes within 0.2 s after the first one counts as the same
+    /// request: `timeout` signals a program, then its group. See the example of [`Agent`].
     pub fn drain_on_signals(&self) {
         use tokio::signal::unix::{SignalKind, signal};
         let Some(runtime) = &self.runtime else { return };
-        let is_second = Arc::new(AtomicBool::new(false));
+        let first = Arc::new(OnceLock::new());
         for kind in [SignalKind::terminate(), SignalKind::interrupt()] {
-            let (shared, is_second) = (Arc::clone(&self.shared), Arc::clone(&is_second));
+            signals::note_from_now(kind.as_raw_value());
+            let (shared, first) = (Arc::clone(&self.shared), Arc::clone(&first));
             runtime.spawn(async move {
                 let Ok(mut signals) = signal(kind) else { return };
+                // One that came before it could be delivered.
+                if signals::was_noted(kind.as_raw_value()) {
+                    shared.end_by_signal(&first);
+                }
                 while signals.recv().await.is_some() {
-                    shared.is_draining.send_replace(true);
-                    if is_second.swap(true, Ordering::SeqCst) {
-                        shared.has_ended.send_replace(true);
-                    }
+                    shared.end_by_signal(&first);
                 }
             });
         }
@@ -198,7 +202,20 @@ async fn end_when_drained(shared: Arc<AgentShared>, pulling: JoinHandle<()>) {
     }
 }
 
+/// Signals within this time after the first one are the same request.
+const BURST: Duration = Duration::from_millis(200);
+
 impl AgentShared {
+    /// The first signal drains, a later one ends the agent. `first` has the time of the first one.
+    fn end_by_signal(&self, first: &OnceLock<Instant>) {
+        let now = Instant::now();
+        let is_later = now.duration_since(*first.get_or_init(|| now)) >= BURST;
+        self.is_draining.send_replace(true);
+        if is_later {
+            self.has_ended.send_replace(true);
+        }
+    }
+
     fn lease_record(&self, renewals: u64) -> HostLease {
         HostLease {
             host: self.host.clone(),

@@ -181,6 +181,8 @@ fn an_agent_that_is_drained_finishes_what_it_has_and_nothing_is_lost() {
     let file = place.path("notes");
     eventually("some tasks", || notes(&file).len() > 30);
     drained.signal(Signal::TERM);
+    // Within a moment it is the same request.
+    drained.signal(Signal::INT);
     for (n, future) in (0..).zip(futures) {
         assert_eq!(future.result(), Ok(n));
     }
