@@ -44,10 +44,10 @@ pub enum SaveError {
         /// The destination.
         path: PathBuf,
     },
-    /// The destination is a link to something that does not exist, or to itself.
+    /// The destination, or a directory above it, is a link to something that does not exist, or to itself.
     #[error("{} is a link that leads to no directory: remove it, or name another destination", path.display())]
     BrokenLink {
-        /// The destination.
+        /// The link.
         path: PathBuf,
     },
     /// No file can be made in the destination.
@@ -88,16 +88,21 @@ pub fn prepare(dest: &Path) -> Result<(), SaveError> {
     if dest.exists() && !dest.is_dir() {
         return Err(SaveError::NotADirectory { path: path() });
     }
-    let make = fs::create_dir_all(dest);
-    make.map_err(|source| match dest.is_symlink() {
-        true => SaveError::BrokenLink { path: path() },
-        false => SaveError::CannotMake { path: path(), source },
-    })?;
+    make(dest)?;
     // Permissions, read-only mounts and quotas can each prevent it, so a file is made. It has no
     // name where the system allows that, so that nothing is left if this process is killed here.
     tempfile::tempfile_in(dest)
         .map(drop)
         .map_err(|source| SaveError::NotWritable { path: path(), source })
+}
+
+/// Makes a directory with its parents.
+fn make(dir: &Path) -> Result<(), SaveError> {
+    let broken = || dir.ancestors().find(|part| part.is_symlink() && !part.exists());
+    fs::create_dir_all(dir).map_err(|source| match broken() {
+        Some(link) => SaveError::BrokenLink { path: link.to_owned() },
+        None => SaveError::CannotMake { path: dir.to_owned(), source },
+    })
 }
 
 /// Makes the directories in `dest` that files with these names need.
@@ -108,8 +113,7 @@ pub fn prepare_for<'f>(
     let parents: BTreeSet<_> =
         files.into_iter().filter_map(|file| Path::new(file).parent()).collect();
     for parent in parents.into_iter().filter(|parent| !parent.as_os_str().is_empty()) {
-        let path = dest.join(parent);
-        fs::create_dir_all(&path).map_err(|source| SaveError::CannotMake { path, source })?;
+        make(&dest.join(parent))?;
     }
     Ok(())
 }
@@ -259,8 +263,10 @@ mod tests {
         assert!(matches!(below, SaveError::CannotMake { .. }), "{below}");
         let link = dir.path().join("link");
         std::os::unix::fs::symlink(&link, &link).unwrap();
-        let around = prepare(&link).unwrap_err();
-        assert!(matches!(around, SaveError::BrokenLink { .. }), "{around}");
+        for dest in [link.clone(), link.join("below/it")] {
+            let around = prepare(&dest).unwrap_err();
+            assert!(matches!(&around, SaveError::BrokenLink { path } if *path == link), "{around}");
+        }
         assert!(below.to_string().contains(file.to_str().unwrap()), "{below}");
         assert!(std::error::Error::source(&below).is_some());
     }
