@@ -203,7 +203,18 @@ mod imp {
     use std::path::PathBuf;
 
     pub(super) fn delegated() -> Result<PathBuf, String> {
-        Err("there is a sandbox on Linux only".to_owned())
+        Err(crate::sandbox::imp::why_none())
+    }
+
+    #[cfg(test)]
+    mod tests {
+        use crate::sandbox::{self, Rules};
+
+        #[test]
+        fn where_there_is_no_sandbox_there_are_no_groups_for_the_same_reason() {
+            let missing = sandbox::check(&Rules::default()).expect_err("no sandbox");
+            assert_eq!(super::delegated(), Err(missing.why));
+        }
     }
 }
 

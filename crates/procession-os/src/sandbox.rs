@@ -101,21 +101,27 @@ mod imp;
     feature = "sandbox",
     not(feature = "portable")
 )))]
-mod imp {
+pub(crate) mod imp {
     use super::{Rules, Unavailable};
 
     pub(super) fn impose(_: &str, _: &Rules, _: &[Unavailable]) -> Result<(), String> {
-        Err(if !cfg!(target_os = "linux") {
-            "there is a sandbox on Linux only".to_owned()
-        } else if cfg!(any(target_arch = "x86_64", target_arch = "aarch64")) {
-            "the library was built without the feature `sandbox`".to_owned()
-        } else {
-            "there is no list of system calls for this processor".to_owned()
-        })
+        Err(why_none())
     }
 
-    pub(super) fn check(rules: &Rules) -> Result<(), Unavailable> {
-        impose("", rules, &[]).map_err(|why| Unavailable { layer: "limits", why })
+    pub(super) fn check(_: &Rules) -> Result<(), Unavailable> {
+        Err(Unavailable { layer: "limits", why: why_none() })
+    }
+
+    /// Why there is no sandbox, in words.
+    pub(crate) fn why_none() -> String {
+        let why = if !cfg!(target_os = "linux") {
+            "there is a sandbox on Linux only"
+        } else if cfg!(any(target_arch = "x86_64", target_arch = "aarch64")) {
+            "the library was built without the feature `sandbox`"
+        } else {
+            "there is no list of system calls for this processor"
+        };
+        why.to_owned()
     }
 }
 
