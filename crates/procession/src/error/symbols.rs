@@ -3,13 +3,14 @@
 
 use std::collections::HashMap;
 use std::fs::File;
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use object::elf::{self, FileHeader64};
 use object::read::elf::{ElfFile64, FileHeader, SectionHeader};
 use object::{NativeEndian, Object, ObjectSegment, ObjectSymbol, ReadCache, SymbolKind};
+use procession_os::regular_file;
 
 use super::backtrace::{FileId, Mapped};
 
@@ -63,13 +64,10 @@ fn read_and_keep(mapped: &Mapped) -> Option<Arc<Symbols>> {
     Some(symbols)
 }
 
-/// The file at this path, if it is the one that the worker had mapped.
+/// The file at this path, if it is the one that the worker had mapped. The worker may have put a pipe in its place.
 fn open_same(path: &Path, id: FileId) -> Option<File> {
-    std::fs::metadata(path).ok().filter(std::fs::Metadata::is_file)?;
-    // Since then the worker may have put a pipe in its place. Without this flag the open of a pipe waits.
-    let flags = rustix::fs::OFlags::NONBLOCK.bits().cast_signed();
-    let file = File::options().read(true).custom_flags(flags).open(path).ok()?;
-    let metadata = file.metadata().ok().filter(std::fs::Metadata::is_file)?;
+    let file = regular_file::to_read(path).ok()?;
+    let metadata = file.metadata().ok()?;
     let device = metadata.dev();
     let same = metadata.ino() == id.inode
         && rustix::fs::major(device) == id.major
