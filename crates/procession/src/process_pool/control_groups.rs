@@ -7,7 +7,7 @@
 //! ```
 
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -53,11 +53,11 @@ impl ControlGroups {
             return Ok(Self::default());
         }
         let made = cgroup::delegated().and_then(|delegated| make(&delegated));
-        let made = made.map(|pool| (pool.path().parent().map(Path::to_owned), pool));
         let enable = |controller| {
-            let (delegated, pool) = made.as_ref().map_err(Clone::clone)?;
-            let delegated = delegated.iter().map(PathBuf::as_path);
-            delegated.chain([pool.path()]).try_for_each(|dir| cgroup::enable(dir, controller))
+            let pool = made.as_ref().map_err(Clone::clone)?.path();
+            // First in the delegated one.
+            let mut dirs = pool.parent().into_iter().chain([pool]);
+            dirs.try_for_each(|dir| cgroup::enable(dir, controller))
         };
         let layer = |name: &str, missing, is_optional| Layer {
             layer: name.to_owned(),
@@ -78,8 +78,7 @@ impl ControlGroups {
             layers.push(layer(MEMORY, missing, false));
         }
         let is_required = bounds.memory.is_some() && !sandbox.is_best_effort();
-        let pool = made.ok().map(|(_, pool)| pool);
-        Ok(Self { pool, bounds, layers, is_required, ..Self::default() })
+        Ok(Self { pool: made.ok(), bounds, layers, is_required, ..Self::default() })
     }
 
     /// What the workers have of it.
