@@ -81,6 +81,11 @@ impl ControlGroups {
         Ok(Self { pool: made.ok(), bounds, layers, is_required, ..Self::default() })
     }
 
+    /// Whether the pool has a group, in which those of its workers are.
+    pub(super) fn are_there(&self) -> bool {
+        self.pool.is_some()
+    }
+
     /// What the workers have of it.
     pub(super) fn layers(&self) -> Vec<Layer> {
         let mut layers = self.layers.clone();

@@ -68,7 +68,7 @@ pub(super) fn start(pool: &Arc<PoolInner>, handle: &Arc<WorkerHandle>) -> Result
     // After the first start, which it does not delay.
     static SWEEP: Once = Once::new();
     SWEEP.call_once(|| sweep(pool, |_| _ = locked_dir::sweep(&tempfile::env::temp_dir(), PURPOSE)));
-    if pool.setup.sandbox.is_on() {
+    if pool.setup.control_groups.are_there() {
         static SWEEP: Once = Once::new();
         SWEEP.call_once(|| sweep(pool, |pool| pool.setup.control_groups.sweep()));
     }
