@@ -135,8 +135,7 @@ impl Body {
 
     /// It is never put into the bucket.
     pub(crate) fn of_progress(progress: &RemoteProgress) -> Self {
-        let body = Self::new(progress.to_bytes(), progress.blobs(), usize::MAX, String::new);
-        Self { head: BodyHead { object: None, ..body.head }, ..body }
+        Self::new(progress.to_bytes(), progress.blobs(), usize::MAX, String::new)
     }
 
     /// `None`: it is none.
