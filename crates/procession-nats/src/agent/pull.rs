@@ -191,7 +191,7 @@ async fn hold_later(
     let is_long = shared.shortage.is_long(Instant::now());
     let enough = if is_long { free.clamp(1, slots) } else { slots };
     let permit = timeout(LONGEST, Arc::clone(&shared.free).acquire_many_owned(enough)).await;
-    let permit = permit.into_iter().flatten().next();
+    let permit = permit.ok().and_then(Result::ok);
     match &permit {
         Some(_) if enough == slots => shared.shortage.end(),
         Some(_) => {}
