@@ -79,21 +79,46 @@ fn with_retries_nothing_is_lost_with_a_host_that_is_killed_in_mid_run() {
     let place = Place::new();
     let cluster = place.builder().attempts(3).build().expect("a cluster");
     let results = kill_in_mid_run(&place, &cluster, TASKS);
-    assert!(results.into_iter().eq((0..TASKS).map(Ok)));
-    let twice = notes(&place.path("notes")).len() as u64 - TASKS;
-    assert!(twice <= SHORT.slots as u64, "{twice} tasks began twice");
+    assert_begun_again(&place, &cluster, results, SHORT.slots);
+}
+
+/// All tasks have results, and no more than a host has slots began twice.
+#[track_caller]
+pub(crate) fn assert_begun_again(
+    place: &Place,
+    cluster: &Cluster,
+    results: Vec<Result<u64, TaskError>>,
+    slots: usize,
+) {
+    let tasks = results.len();
+    assert!(results.into_iter().eq((0..tasks as u64).map(Ok)));
+    let twice = notes(&place.path("notes")).len() - tasks;
+    assert!(twice <= slots, "{twice} tasks began twice");
     assert_eq!(cluster.stats().lost, 0);
 }
 
 fn without_retries_only_what_a_killed_host_had_begun_is_affected() {
     const TASKS: u64 = 1000;
     let place = Place::new();
-    let results = kill_in_mid_run(&place, &place.cluster(), TASKS);
+    let cluster = place.cluster();
+    let results = kill_in_mid_run(&place, &cluster, TASKS);
+    assert_lost_once(&place, &cluster, results, SHORT.slots);
+}
+
+/// No more tasks than the host `doomed` has slots are lost, and no task began twice.
+#[track_caller]
+pub(crate) fn assert_lost_once(
+    place: &Place,
+    cluster: &Cluster,
+    results: Vec<Result<u64, TaskError>>,
+    slots: usize,
+) {
     let lost: Vec<_> = results.into_iter().filter_map(Result::err).collect();
-    assert!(lost.len() <= SHORT.slots, "{lost:?} of {} slots", SHORT.slots);
-    for error in lost {
-        assert!(matches!(&error, TaskError::HostLost { host, .. } if host == "doomed"), "{error}");
+    assert!(lost.len() <= slots, "{lost:?} of {slots} slots");
+    for error in &lost {
+        assert!(matches!(error, TaskError::HostLost { host, .. } if host == "doomed"), "{error}");
     }
+    assert_eq!(cluster.stats().lost, lost.len() as u64);
     let (begun, mut once) = (notes(&place.path("notes")), notes(&place.path("notes")));
     once.dedup();
     assert_eq!(begun, once, "no task began twice");

@@ -8,6 +8,7 @@ use procession::{Context, Executor, Future, Retries, TaskError, TaskOptions};
 use procession_nats::{Cluster, ConnectSettings, HostSaid, overview};
 use rustix::process::Signal;
 
+use crate::agents::{assert_begun_again, assert_lost_once};
 use crate::harness::{self, Gate, eventually};
 use crate::place::{AgentKind, Place};
 use crate::tasks::{gated, note, noted, notes, reverse};
@@ -51,6 +52,12 @@ fn warm_up(place: &Place, cluster: &Cluster) {
     });
 }
 
+/// This number of tasks that keep their slots until the gate is opened.
+fn run_long(place: &Place, cluster: &Cluster, gate: &Gate, tasks: u64) -> Vec<Future<u64>> {
+    let long = |n| cluster.submit(gated(place.path("long"), gate.path(), n));
+    (0..tasks).map(long).collect()
+}
+
 fn a_task_that_waits_holds_up_no_other_one_of_its_bundle_and_is_cancelled_alone() {
     const TASKS: u64 = 1000;
     let place = Place::new();
@@ -92,8 +99,7 @@ fn a_task_of_a_bundle_that_no_host_has_is_cancelled_and_the_others_run_once() {
     place.await_hosts(&cluster, &["one"]);
     warm_up(&place, &cluster);
     let slots = MANY_SLOTS.slots as u64;
-    let in_the_way = (0..slots).map(|n| cluster.submit(gated(place.path("way"), gate.path(), n)));
-    let in_the_way: Vec<_> = in_the_way.collect();
+    let in_the_way = run_long(&place, &cluster, &gate, slots);
     eventually("a host without free slots", || cluster.stats().running == slots);
     let submit = |n: u64| cluster.submit(sometimes_waits(file.clone(), None, n));
     let futures: Vec<_> = (0..TASKS).map(submit).collect();
@@ -129,8 +135,7 @@ fn a_bundle_is_begun_on_a_host_that_has_a_slot_but_not_one_for_each_of_its_tasks
     place.await_hosts(&cluster, &["one"]);
     warm_up(&place, &cluster);
     let all_but_one = SLOTS.slots as u64 - 1;
-    let run_long = |n| cluster.submit(gated(place.path("long"), gate.path(), n));
-    let long: Vec<_> = (0..all_but_one).map(run_long).collect();
+    let long = run_long(&place, &cluster, &gate, all_but_one);
     gate.await_arrivals(all_but_one as usize);
     let before = place.taken("procession-tasks");
     let futures: Vec<_> =
@@ -155,8 +160,7 @@ fn short_tasks_are_not_held_up_by_those_that_stay_on_their_way_into_the_queue() 
     place.await_hosts(&cluster, &["one"]);
     warm_up(&place, &cluster);
     let slots = SLOTS.slots as u64;
-    let in_the_way = (0..slots).map(|n| cluster.submit(gated(place.path("way"), gate.path(), n)));
-    let in_the_way: Vec<_> = in_the_way.collect();
+    let in_the_way = run_long(&place, &cluster, &gate, slots);
     gate.await_arrivals(SLOTS.slots);
     let large = || cluster.submit(reverse(vec![7; 230_000].into()));
     let refused: Vec<_> = (0..REFUSED).map(|_| large()).collect();
@@ -198,15 +202,7 @@ fn without_retries_what_a_killed_host_had_of_a_bundle_is_lost_and_nothing_else()
     let place = Place::new();
     let cluster = place.cluster();
     let results = kill_in_mid_run(&place, &cluster, TASKS);
-    let lost: Vec<_> = results.into_iter().filter_map(Result::err).collect();
-    assert!(lost.len() <= MANY_SLOTS.slots, "{} of {} slots", lost.len(), MANY_SLOTS.slots);
-    for error in &lost {
-        assert!(matches!(error, TaskError::HostLost { host, .. } if host == "doomed"), "{error}");
-    }
-    assert_eq!(cluster.stats().lost, lost.len() as u64);
-    let (begun, mut once) = (notes(&place.path("notes")), notes(&place.path("notes")));
-    once.dedup();
-    assert_eq!(begun, once, "no task began twice");
+    assert_lost_once(&place, &cluster, results, MANY_SLOTS.slots);
 }
 
 fn with_retries_each_task_of_a_bundle_has_a_further_attempt() {
@@ -214,10 +210,7 @@ fn with_retries_each_task_of_a_bundle_has_a_further_attempt() {
     let place = Place::new();
     let cluster = place.builder().attempts(2).build().expect("a cluster");
     let results = kill_in_mid_run(&place, &cluster, TASKS);
-    assert!(results.into_iter().eq((0..TASKS).map(Ok)));
-    let twice = notes(&place.path("notes")).len() as u64 - TASKS;
-    assert!(twice <= MANY_SLOTS.slots as u64, "{twice} tasks began twice");
-    assert_eq!(cluster.stats().lost, 0);
+    assert_begun_again(&place, &cluster, results, MANY_SLOTS.slots);
 }
 
 fn a_server_that_is_killed_in_mid_run_costs_no_task_of_a_bundle_and_doubles_none() {
