@@ -187,15 +187,30 @@ mod tests {
 
     #[test]
     fn a_gate_lets_one_pass_when_no_host_is_known_and_more_when_hosts_come() {
-        let slots = Arc::new(AtomicUsize::new(0));
-        let now = Arc::clone(&slots);
-        let in_flight = MostInFlight::Now(Arc::new(move || now.load(Ordering::SeqCst)));
+        let (slots, looks) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+        let (now, seen) = (Arc::clone(&slots), Arc::clone(&looks));
+        let runs_now = move || {
+            let slots = now.load(Ordering::SeqCst);
+            seen.fetch_add(1, Ordering::SeqCst);
+            slots
+        };
+        let in_flight = MostInFlight::Now(Arc::new(runs_now));
         let gate = SubmissionGate::new(Some(ErrorBound { errors: 9, in_flight }));
         assert!(gate.enter());
+        let soon = |is_so: &dyn Fn() -> bool| {
+            (0..30_000).any(|_| {
+                std::thread::sleep(Duration::from_millis(1));
+                is_so()
+            })
+        };
         std::thread::scope(|scope| {
             let second = scope.spawn(|| gate.enter());
+            let waited = soon(&|| looks.load(Ordering::SeqCst) == 2) && !second.is_finished();
             slots.store(2, Ordering::SeqCst);
-            assert!(second.join().expect("no panic"));
+            let is_over = soon(&|| second.is_finished());
+            // Otherwise it would wait for ever.
+            gate.stop();
+            assert!(second.join().expect("no panic") && waited && is_over);
         });
         assert_eq!(gate.lock().in_flight, 2);
     }
