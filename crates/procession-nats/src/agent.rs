@@ -76,7 +76,7 @@ enum AgentRequest {
     Logs(LogsRequest),
 }
 
-/// Asks an agent to end a task, or some of a bundle.
+/// Asks an agent to end a task, or some tasks of a bundle.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct KillRequest {
     pub(crate) job: String,
@@ -231,9 +231,10 @@ impl AgentShared {
         }
     }
 
-    /// Whether tasks of this instance may begin by the clock, whatever other parts of the agent have found out yet.
+    /// Whether tasks of this instance may begin. It reads the clock, so it also notices an end of the lease that no
+    /// other part of the agent has noticed yet.
     fn has_lease_now(&self, instance: &str) -> bool {
-        // In this order: when the end is that of a later instance, that is the current one.
+        // In this order: if the end is that of a later instance, the second check finds that instance.
         self.lease_end.is_ahead() && self.instance.borrow().id == instance
     }
 

@@ -1,5 +1,6 @@
-//! [`apart`]: runs something on a thread of its own, and waits for it. A runtime must not be entered on a thread
-//! that runs another one, as it does in the asynchronous code of a program. [`ask`]: asks the servers there.
+//! [`apart`]: runs a function on a thread of its own, and waits for it. A runtime must not be entered on a thread that
+//! runs another runtime, such as that of the asynchronous code of a program. [`ask`]: sends requests to the servers
+//! from such a thread.
 
 use std::io;
 use std::panic::resume_unwind;
@@ -20,7 +21,7 @@ pub(crate) fn apart<T: Send>(run: impl FnOnce() -> T + Send) -> io::Result<T> {
     })
 }
 
-/// Connects to the servers, and waits for what is asked of them.
+/// Connects to the servers, sends the requests of `question`, and waits for its result.
 pub(crate) fn ask<T: Send>(
     settings: &ConnectSettings,
     question: impl AsyncFnOnce(&Link) -> Result<T, PoolError> + Send,

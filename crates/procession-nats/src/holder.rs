@@ -12,7 +12,7 @@ pub(crate) struct TaskHolder {
     input: Option<u64>,
     claim: HostClaim,
     members: Members,
-    /// Those that have results.
+    /// The members that have results.
     finished: Members,
     killed: Members,
     state: HolderState,
@@ -21,7 +21,7 @@ pub(crate) struct TaskHolder {
 #[derive(Debug)]
 enum HolderState {
     Claiming(CasWrite),
-    /// It has the claim, or has reported some results since then, by the record with this number.
+    /// The agent has the claim. `seq` is the number of its latest record: that of the claim, or of a report of results.
     Running {
         seq: u64,
     },
@@ -34,9 +34,9 @@ enum HolderState {
 pub(crate) enum HolderEvent {
     /// The answer to the write, or the read, with this nonce.
     Replied { nonce: u64, reply: WriteReply },
-    /// These have run, or were ended, and have results.
+    /// These members have run, or were ended, and have results.
     Ran(Members),
-    /// The coordinator asks to end these.
+    /// The coordinator asks to end these members.
     Kill(Members),
     /// The agent has not renewed its lease.
     Fenced,
@@ -51,11 +51,11 @@ pub(crate) enum HolderAction {
     Read { nonce: u64 },
     /// Acknowledge the delivery: this message is not needed any more.
     Ack,
-    /// Run these. Their results are the event [`HolderEvent::Ran`].
+    /// Run these members. Their results are the event [`HolderEvent::Ran`].
     Run(Members),
-    /// Do not run these: they are cancelled. The results that say so are the event [`HolderEvent::Ran`].
+    /// Do not run these members: they are cancelled. The results that say so are the event [`HolderEvent::Ran`].
     Refuse(Members),
-    /// End these, which run, or whose payload is on its way.
+    /// End these members, which run, or whose payload is being fetched.
     End(Members),
     /// Forget the task. Nothing follows.
     Forget,
@@ -92,7 +92,7 @@ impl TaskHolder {
         }
     }
 
-    /// Those that run.
+    /// The members that run.
     pub(crate) fn unfinished(&self) -> Members {
         match self.state {
             HolderState::Running { .. } | HolderState::Reporting(_) => {
@@ -131,7 +131,7 @@ impl TaskHolder {
         }
     }
 
-    /// Ends what runs.
+    /// Ends the members that run.
     fn give_up(&mut self, then: &[HolderAction]) -> Vec<HolderAction> {
         let mut actions = end_of(self.unfinished());
         self.state = HolderState::Over;
@@ -139,7 +139,7 @@ impl TaskHolder {
         actions
     }
 
-    /// Writes down the results that were not, unless another write is on its way.
+    /// Writes a record of all results, unless another write is on its way.
     fn report(&mut self) -> Vec<HolderAction> {
         let HolderState::Running { seq } = self.state else { return Vec::new() };
         let state = match self.finished == self.members {

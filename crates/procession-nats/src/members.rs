@@ -1,5 +1,5 @@
 //! [`Members`]: some of the tasks of a bundle. A bundle is one or more tasks that travel in one message and have one
-//! claim. Each of them is cancelled, has a result, and is blamed for itself.
+//! claim. Each of them has its own result, can be cancelled alone, and is begun again alone.
 
 use serde::{Deserialize, Serialize};
 
@@ -9,15 +9,15 @@ use serde::{Deserialize, Serialize};
 pub(crate) struct Members(u64);
 
 impl Members {
-    /// The most members of a bundle.
+    /// The maximum number of members of a bundle.
     pub(crate) const MOST: usize = 32;
 
-    /// The first ones.
+    /// The first members, as many as `number` says.
     pub(crate) fn first(number: usize) -> Self {
         Self((1 << number.min(Self::MOST)) - 1)
     }
 
-    /// One of them. There is none with a higher index than a bundle has members.
+    /// The member with this index. Empty if no bundle has so many members.
     pub(crate) fn one(index: usize) -> Self {
         if index < Self::MOST { Self(1 << index) } else { Self::default() }
     }
@@ -34,17 +34,17 @@ impl Members {
         !self.and(Self::one(index)).is_empty()
     }
 
-    /// Those that are in both.
+    /// The members that are in both sets.
     pub(crate) fn and(self, other: Self) -> Self {
         Self(self.0 & other.0)
     }
 
-    /// Those that are in one of them, or in both.
+    /// The members that are in one of the sets, or in both.
     pub(crate) fn or(self, other: Self) -> Self {
         Self(self.0 | other.0)
     }
 
-    /// Those that are not in the other one.
+    /// The members that are not in the other set.
     pub(crate) fn without(self, other: Self) -> Self {
         Self(self.0 & !other.0)
     }

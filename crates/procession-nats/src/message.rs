@@ -11,7 +11,7 @@ use crate::members::Members;
 
 /// Larger bodies are put into the bucket. The server takes messages of up to 1 MiB by default.
 pub(crate) const LARGEST_INLINE: usize = 256 * 1024;
-/// The same of each member of a bundle, so that the results of all of them fit into a message.
+/// The same bound for each member of a bundle, so that the results of all of them fit into a message.
 const LARGEST_IN_BUNDLE: usize = 16 * 1024;
 
 /// The head of a task, or of a bundle, in the queue.
@@ -24,7 +24,7 @@ pub(crate) struct QueuedHead {
     /// In a job that has a name: the hash of the task, for the records that the agent writes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) input: Option<u64>,
-    /// One, or those of a bundle.
+    /// One task, or the tasks of a bundle.
     pub(crate) members: Vec<QueuedMember>,
 }
 
@@ -36,7 +36,7 @@ pub(crate) struct QueuedMember {
 }
 
 impl QueuedHead {
-    /// The head of a message, and what follows it for each member. `None`: it is none of a task.
+    /// The head of a message, and the bytes behind it that belong to each member. `None`: the message is not a task.
     pub(crate) fn split(message: &Bytes) -> Option<(Self, Vec<Bytes>)> {
         let (head, inline) = split::<Self>(message)?;
         if !(1..=Members::MOST).contains(&head.members.len()) {
@@ -47,14 +47,15 @@ impl QueuedHead {
     }
 }
 
-/// The heads of results, each with what follows it, in the order of the members. `None`: there are none.
+/// The heads of results, each with the bytes that belong to it, in the order of the members. `None`: the message has no
+/// results.
 pub(crate) fn split_results(message: &Bytes) -> Option<Vec<(BodyHead, Bytes)>> {
     let (heads, inline) = split::<Vec<BodyHead>>(message)?;
     let bodies = cut(heads.iter(), &inline)?;
     Some(heads.into_iter().zip(bodies).collect())
 }
 
-/// Cuts what follows the heads of several bodies. `None`: it has another length.
+/// Divides the bytes that follow the heads of several bodies. `None`: the lengths in the heads do not fit.
 fn cut<'h>(heads: impl Iterator<Item = &'h BodyHead>, inline: &Bytes) -> Option<Vec<Bytes>> {
     let (mut bodies, mut rest) = (Vec::new(), inline.clone());
     for head in heads {
@@ -75,16 +76,16 @@ pub(crate) struct BodyHead {
     pub(crate) object: Option<String>,
     /// The lengths of its parts, in bytes: the task or result, then its blobs.
     pub(crate) parts: Vec<usize>,
-    /// Of a result: how often its task told something before it.
+    /// In a result: the number of lines and values that its task sent before it.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub(crate) said: u64,
-    /// In a result: how long tasks ran lately on its host, in nanoseconds.
+    /// In a result: the typical run time of the last tasks on its host, in nanoseconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) typical_ns: Option<u64>,
 }
 
 impl BodyHead {
-    /// The length of the body in bytes. `None`: it is larger than any.
+    /// The length of the body in bytes. `None`: the sum of its parts overflows.
     pub(crate) fn len(&self) -> Option<usize> {
         self.parts.iter().try_fold(0_usize, |sum, part| sum.checked_add(*part))
     }
@@ -98,7 +99,7 @@ fn is_first(member: &usize) -> bool {
     *member == 0
 }
 
-/// The head of a line or a value that a task told before its result.
+/// The head of a line or a value that a task sent before its result.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct SaidHead {
     pub(crate) attempt: u32,
@@ -147,7 +148,7 @@ impl Body {
         RemoteProgress::from_bytes(bytes, blobs).ok()
     }
 
-    /// The result of a task that is alone, or one of this number of members of a bundle.
+    /// The result of a task. `members` is the number of members of its bundle, or 1.
     pub(crate) fn of_result(
         result: &RemoteResult,
         members: usize,

@@ -88,7 +88,7 @@ impl Names {
         format!("{}.t.*.*.{job}.*", self.prefix)
     }
 
-    /// Of a message with this number of tasks.
+    /// The subject of a message with this number of tasks.
     pub(crate) fn task(
         &self,
         build: &str,

@@ -1,8 +1,8 @@
 //! [`TaskOwner`]: the coordinator's side of one task or of a bundle, a pure state machine. Events in, actions out; the
 //! simulation and the [`Cluster`](crate::Cluster) drive the same code.
 //!
-//! A bundle is queued once. When it is revoked, because a member is cancelled before a host has it, or because its host
-//! is lost, those of its members that may go on are tasks of their own from then on: its end says so.
+//! A bundle is queued once. It is revoked if a member is cancelled before a host has claimed it, or if its host is
+//! lost. Then each member that may still run is queued again, as a task of its own ([`MemberFate`]).
 
 mod moves;
 
@@ -17,9 +17,9 @@ use crate::task_record::{HostClaim, RecordedState, Revocation, StoredRecord, Tas
 pub(crate) struct TaskOwner {
     nonces: fastrand::Rng,
     members: Members,
-    /// Those without a result.
+    /// The members without a result.
     open: Members,
-    /// Those that were asked to be cancelled.
+    /// The members whose futures were cancelled.
     cancelled: Members,
     /// The number of the attempt that is queued or runs.
     attempt: u32,
@@ -70,7 +70,7 @@ impl TaskOwner {
         }
     }
 
-    /// The same with its next attempt in place of the first one.
+    /// The same, but its first run is this attempt.
     pub(crate) fn begins_with(self, attempt: u32) -> Self {
         Self { attempt, ..self }
     }
@@ -91,12 +91,12 @@ impl TaskOwner {
         self.seq
     }
 
-    /// Those without a result.
+    /// The members without a result.
     pub(crate) fn open(&self) -> Members {
         self.open
     }
 
-    /// Those without a result that were asked to be cancelled.
+    /// The members without a result whose futures were cancelled.
     pub(crate) fn cancelled(&self) -> Members {
         self.cancelled.and(self.open)
     }
@@ -105,7 +105,7 @@ impl TaskOwner {
         self.members.len() > 1
     }
 
-    /// Whether all that have no result were asked to be cancelled.
+    /// Whether the futures of all members without a result were cancelled.
     fn is_cancelled(&self) -> bool {
         self.cancelled() == self.open
     }
@@ -137,7 +137,8 @@ impl TaskOwner {
         matches!(self.state, OwnerState::Publishing).then_some(self.seq)
     }
 
-    /// What becomes of a task that has no result, when all have ended so. `attempts`: how often it may be begun.
+    /// Whether a member without a result ends, or is queued again, after `end`. `attempts` is the maximum number of its
+    /// attempts.
     pub(crate) fn fate(&self, member: usize, end: &OwnedEnd, attempts: u32) -> MemberFate {
         if !self.is_bundle() {
             return MemberFate::Ended(end.clone());
@@ -325,7 +326,7 @@ impl TaskOwner {
         }
     }
 
-    /// Results have come, some of them perhaps again.
+    /// Takes the results of these members. Some of them may have come before.
     fn reported(&mut self, members: Members, actions: &mut Vec<OwnerAction>) {
         let new = members.and(self.open);
         self.open = self.open.without(new);
@@ -339,8 +340,9 @@ impl TaskOwner {
         actions.extend((!members.is_empty()).then_some(kill));
     }
 
-    /// The server has lost a claim, or results, so its agent will give up the task; or the record that the message in the
-    /// queue tells of. If the answer was late after all, what is written now is refused.
+    /// The server has lost records. If one was a claim or has results, the agent will give up the task. If it was the
+    /// `Queued` record, the message in the queue names a record that is gone. If the server's answer was only late, it
+    /// refuses what is written now.
     fn rewound(&mut self, seq: u64, actions: &mut Vec<OwnerAction>) {
         match &self.state {
             OwnerState::Running(claim) => {

@@ -36,7 +36,7 @@ pub struct ScheduleCounts {
     pub refused: u64,
     /// Coordinators that took over the tasks of an earlier one.
     pub attached: u64,
-    /// Results of a bundle that came before others of it.
+    /// Results of members that came before other results of the same bundle.
     pub early: u64,
     /// Tasks of a bundle that were queued anew when it was revoked.
     pub again: u64,
@@ -48,7 +48,7 @@ struct HostsWorld {
     rng: fastrand::Rng,
     attempts: u32,
     tasks: Vec<WorldTask>,
-    /// Each of a task, or of a bundle.
+    /// Each is the owner of a task, or of a bundle.
     owners: Vec<OwnedTask>,
     agents: Vec<SimAgent>,
     server: SimServer,
@@ -101,7 +101,7 @@ struct HeldDelivery {
     acks: u64,
     holder: TaskHolder,
     runs: Members,
-    /// The coordinator has asked to end these.
+    /// The coordinator has asked to end these members.
     killed: Members,
 }
 
@@ -288,7 +288,7 @@ impl HostsWorld {
         }
     }
 
-    /// Nothing follows from an owner. Tasks of a bundle may go on without it.
+    /// An owner has ended. Tasks of its bundle may go on without it.
     fn owner_ended(&mut self, coordinator: u32, task: usize, end: &OwnedEnd) {
         let is_latest = coordinator == self.coordinators;
         let owned = &self.owners[task];

@@ -25,12 +25,12 @@ use crate::message::{Body, QueuedHead, join};
 use crate::names::job_and_id;
 use crate::task_record::{HostClaim, RecordedState, TaskRecord};
 
-/// How often the server refuses results, before errors are written in their place.
+/// After this number of refusals in a row, errors are written in place of the results.
 const MOST_FAULTS: u32 = 5;
 
 type Op<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 
-/// The head of a message of the queue, and what follows it for each member.
+/// The head of a message of the queue, and the bytes behind it that belong to each member.
 pub(super) type Delivered = (QueuedHead, Vec<Bytes>);
 
 /// A task or a bundle that this agent has, or tries to get.
@@ -54,7 +54,7 @@ struct HeldMember {
     result: Option<Body>,
 }
 
-/// Tasks count as held as long as this is there.
+/// Counts tasks as held until it is dropped.
 pub(super) struct HeldCount {
     shared: Arc<AgentShared>,
     permit: OwnedSemaphorePermit,
@@ -73,7 +73,7 @@ impl Drop for HeldCount {
     }
 }
 
-/// `delivered`: what the message has; `None` if that is no task.
+/// `delivered` is the content of the message; `None` if it is not a task.
 pub(super) async fn hold(message: Message, delivered: Option<Delivered>, count: HeldCount) {
     hold_counted(&count.shared, message, delivered).await;
 }
@@ -215,17 +215,17 @@ impl HeldTask {
         self.runs.push(Box::pin(std::future::ready((member, end))));
     }
 
-    /// A run has ended, and perhaps others with it.
+    /// Takes the end of a run, and of all other runs that have ended by now.
     fn ran(&mut self, first: (usize, HeldEnd)) -> HolderEvent {
         let (mut next, mut ran) = (Some(first), Members::default());
         while let Some((member, end)) = next {
             match end {
                 HeldEnd::Result(body) => {
-                    // The first one counts: it may be on its way.
+                    // The first result of a member counts: a write of it may be on its way.
                     self.members[member].result.get_or_insert(body);
                     ran = ran.or(Members::one(member));
                 }
-                // Of a broken pool: its claim is left as it is. When the lease is over, the task is another host's.
+                // If the pool is broken, the claim stays. After the end of the lease another host gets the task.
                 HeldEnd::NotBegun | HeldEnd::PoolBroken => return HolderEvent::Fenced,
             }
             next = self.runs.next().now_or_never().flatten();
@@ -256,7 +256,7 @@ impl HeldTask {
         }));
     }
 
-    /// Results that the server will not take are replaced by errors that it may.
+    /// Replaces results that the server refuses by errors, which it may accept.
     fn count_fault(&mut self, is_fault: bool) {
         self.faults = if is_fault { self.faults + 1 } else { 0 };
         if self.faults == MOST_FAULTS {

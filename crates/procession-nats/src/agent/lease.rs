@@ -20,14 +20,14 @@ impl AgentLeaseEnd {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Once the end was ahead and has passed, it is not ahead again before the next instance.
+    /// Whether the lease still lasts. After its end this stays false until the next instance.
     pub(super) fn is_ahead(&self) -> bool {
         let end = self.lock();
         end.is_some_and(|end| Instant::now() < end)
     }
 
-    /// False: the lease has ended before. Somebody may have seen that, and may have given up a claim, which the
-    /// coordinator gives to others only if this instance ends.
+    /// Returns false if the lease has already ended: then it stays so. A task of this agent may have given up its claim
+    /// because of that end, and the coordinator gives such a claim to another host only after the end of this instance.
     fn renew(&self, end: Instant) -> bool {
         let mut last = self.lock();
         let is_over = last.is_some_and(|last| Instant::now() >= last);
@@ -37,7 +37,7 @@ impl AgentLeaseEnd {
         !is_over
     }
 
-    /// For the next instance.
+    /// Forgets the end, for the next instance.
     fn reset(&self) {
         *self.lock() = None;
     }

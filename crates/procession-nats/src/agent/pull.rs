@@ -16,7 +16,7 @@ use super::lanes::{EXPIRES, LaneRequest, LaneRequests};
 use crate::message::QueuedHead;
 use crate::names::QueueLane;
 
-/// Since when each bundle that came has waited in vain for a slot for each of its tasks.
+/// The time since which each bundle that arrived has found too few free slots.
 #[derive(Debug, Default)]
 pub(super) struct SlotShortage(Mutex<Option<Instant>>);
 
@@ -33,7 +33,7 @@ impl SlotShortage {
         *self.since() = None;
     }
 
-    /// Tasks that run for long have the slots: bundles would wait for them.
+    /// Whether long tasks keep the slots, so that a bundle would have to wait for their ends.
     fn is_long(&self, now: Instant) -> bool {
         const LONG: Duration = Duration::from_secs(3);
         self.since().is_some_and(|since| now.saturating_duration_since(since) >= LONG)
@@ -74,7 +74,7 @@ async fn pull_with(shared: &Arc<AgentShared>, inbox: &str, mut messages: Subscri
     loop {
         let _ = instance.wait_for(|instance| instance.has_lease).await;
         let free = free_slots(shared).await;
-        // A slot for each task, as far as is known how many are in a message.
+        // Each task needs a slot. The next messages are expected to have as many tasks as the last one.
         let most = free.div_ceil(shared.in_message.load(Ordering::Relaxed).max(1));
         while let Some(request) = lanes.next(most, Instant::now()) {
             if ask(shared, inbox, request).await.is_err() {
@@ -141,7 +141,7 @@ async fn take(
         let delivered = QueuedHead::split(&message.payload);
         let tasks = delivered.as_ref().map_or(1, |(head, _)| head.members.len());
         shared.in_message.store(tasks, Ordering::Relaxed);
-        // No bundle waits for more slots than there are.
+        // A bundle that has more tasks than this agent has slots waits for all slots.
         let slots = u32::try_from(tasks.min(shared.slots)).unwrap_or(u32::MAX);
         match Arc::clone(&shared.free).try_acquire_many_owned(slots) {
             Ok(permit) => {
@@ -178,8 +178,8 @@ async fn take(
     }
 }
 
-/// Waits until there is a slot for each task of a bundle. These are short tasks, and so are most of those before them. If
-/// there were too few slots for long, those that are free are enough, or the first one.
+/// Waits until each task of a bundle has a slot: the tasks that have the slots are mostly short, too. If there have
+/// been too few slots for long, the bundle takes those that are free, at least one.
 async fn hold_later(
     shared: Arc<AgentShared>,
     message: Message,
@@ -197,7 +197,7 @@ async fn hold_later(
         Some(_) => {}
         None => shared.shortage.note(Instant::now()),
     }
-    // The end of a drained agent waits for all tasks that it counts.
+    // A drained agent ends only after all tasks that are counted here.
     let count = permit.map(|it| HeldCount::new(&shared, it));
     match count.filter(|_| !*shared.is_draining.borrow()) {
         Some(count) => hold::hold(message, delivered, count).await,

@@ -13,7 +13,7 @@ use super::telling::{self, telling};
 use crate::link::{NoAnswer, PutError};
 use crate::message::{Body, QueuedMember};
 
-/// How long a large body is asked for, or offered.
+/// How long the agent tries to fetch a large body, or to store one.
 const MOVING: Duration = Duration::from_secs(120);
 
 /// How a run has ended.
@@ -27,14 +27,14 @@ pub(super) enum HeldEnd {
     PoolBroken,
 }
 
-/// How far the run of a task is.
+/// The stage of the run of a task.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum RunStage {
-    /// Its body is on its way.
+    /// Its body is being fetched.
     Fetching,
     /// The pool has it: the id of the first task, and the number of tasks.
     InPool(TaskId, u64),
-    /// It is not to begin.
+    /// It was ended. If it had not begun, it does not begin.
     Ended,
 }
 
@@ -42,7 +42,7 @@ enum RunStage {
 #[derive(Debug, Clone)]
 pub(super) struct RunPlace {
     pub(super) job: String,
-    /// That of the agent which has the claim.
+    /// The instance of the agent that has the claim.
     pub(super) instance: String,
     pub(super) id: u64,
     pub(super) attempt: u32,
@@ -81,7 +81,7 @@ impl HeldRun {
         self.body_of(&RemoteResult::of_error(TaskError::Cancelled))
     }
 
-    /// Fetches the task, runs it in the pool, and puts a large result where it can be got.
+    /// Fetches the task, runs it in the pool, and stores a large result in the bucket.
     pub(super) async fn begin(self, shared: Arc<AgentShared>) -> HeldEnd {
         let Some((result, said)) = self.run(&shared).await else {
             return HeldEnd::NotBegun;
@@ -106,8 +106,8 @@ impl HeldRun {
         HeldEnd::Result(self.body_of(&error))
     }
 
-    /// Ends the run, or sees to it that it does not begin. Returns whether it had not begun: its result is then that it
-    /// was cancelled. `is_fenced`: there is no time for a grace period.
+    /// Ends the run, or prevents its begin. Returns true if it had not begun: its result is then
+    /// [`TaskError::Cancelled`]. With `is_fenced` the task has no grace period.
     pub(super) fn end(&self, shared: &AgentShared, is_fenced: bool) -> bool {
         let before = {
             let mut stage = self.stage.lock().unwrap_or_else(PoisonError::into_inner);
@@ -129,8 +129,8 @@ impl HeldRun {
         false
     }
 
-    /// The result, and how often the task told something before it. `None`: the lease was over when the task was to
-    /// begin.
+    /// The result, and the number of lines and values that the task sent before it. `None`: the lease was over when the
+    /// task was to begin.
     async fn run(&self, shared: &AgentShared) -> Option<(RemoteResult, u64)> {
         let Self { place, head, inline, stage } = self;
         let of_error = |error| Some((RemoteResult::of_error(error), 0));
@@ -145,12 +145,12 @@ impl HeldRun {
         let (done, mut result) = oneshot::channel();
         let (teller, mut told) = telling();
         {
-            // Under the lock, so that a request to end the task finds it here or there.
+            // Under the lock: a request to end the task finds it either not begun or in the pool.
             let mut stage = stage.lock().unwrap_or_else(PoisonError::into_inner);
             if *stage == RunStage::Ended {
                 return of_error(TaskError::Cancelled);
             }
-            // Its body may have been on its way for long.
+            // The fetch of its body may have taken long.
             if !shared.has_lease_now(&place.instance) {
                 return None;
             }
@@ -166,7 +166,7 @@ impl HeldRun {
                 result = &mut result => break result,
             }
         };
-        // The task tells nothing after its result.
+        // The task sends nothing after its result.
         while let Some(next) = told.next_now() {
             telling::send(shared, place, next).await;
         }

@@ -1,7 +1,7 @@
 //! Bundles: short tasks that are submitted quickly one after another travel in one message, and have one claim. Each
-//! of them is cancelled, has a result, and may begin again for itself.
+//! of them has its own result, can be cancelled alone, and is begun again alone.
 //!
-//! A task that is alone is not held up: tasks are gathered while others are on their way into the queue.
+//! A single task does not wait: tasks are gathered only while others are on their way into the queue.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -11,50 +11,50 @@ use super::driver::{ClusterDriver, WINDOW};
 use crate::members::Members;
 use crate::owner::{OwnerEvent, TaskOwner};
 
-/// The run time of a bundle, at the most.
+/// The maximum run time of a bundle: the sum of the run times that are expected of its tasks.
 const WORK: Duration = Duration::from_millis(5);
-/// Tasks and chunks with more bytes are alone, and so are those whose results have more.
+/// A task or chunk that has more bytes, or whose results have more, is not put into a bundle.
 const MOST_BYTES: usize = 8192;
-/// As many messages as are on their way into the queue at the same time, before tasks wait to be gathered.
+/// While this number of messages is on the way into the queue, further short tasks wait to be gathered.
 const ON_THE_WAY: usize = 4;
-/// A bundle takes at most one of this number of slots of a host.
+/// A bundle takes at most one slot out of this number of slots of a host.
 const PART_OF_SLOTS: usize = 8;
 
-/// What tasks have cost lately, by their names.
+/// The run time and the size of the result that are expected of tasks, by their names.
 #[derive(Debug, Default)]
 pub(super) struct TaskCosts(HashMap<String, TaskCost>);
 
 #[derive(Debug, Clone, Copy)]
 struct TaskCost {
     run_time: Duration,
-    /// Of the result.
+    /// The size of the result.
     bytes: usize,
 }
 
 /// The slots of the hosts that take tasks of this build.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct HostSlots {
-    /// Of the host that has the fewest.
+    /// The slots of the host that has the fewest.
     pub(super) least: usize,
     pub(super) all: usize,
 }
 
 impl TaskCosts {
-    /// Of each of the tasks in a chunk, or of a task that is alone.
+    /// Records the cost of a task, or of each task of a chunk.
     pub(super) fn note(&mut self, name: &str, run_time: Duration, bytes: usize) {
         match self.0.get_mut(name) {
             Some(cost) => {
                 // One run may have waited for a processor.
                 let more = run_time.saturating_sub(cost.run_time) / 8;
                 cost.run_time = run_time.min(cost.run_time) + more;
-                // One result that is large is known for a while.
+                // A single large result counts for a while.
                 cost.bytes = bytes.max(cost.bytes / 8 * 7);
             }
             None => drop(self.0.insert(name.to_owned(), TaskCost { run_time, bytes })),
         }
     }
 
-    /// How long a task runs, if it may be in a bundle.
+    /// The expected run time of a task or chunk. `None`: it must not be in a bundle.
     fn short(&self, member: &DrivenMember) -> Option<Duration> {
         let cost = self.0.get(&member.name)?;
         let result = cost.bytes.saturating_mul(member.tasks);
@@ -66,7 +66,7 @@ impl TaskCosts {
 }
 
 impl HostSlots {
-    /// How many tasks a message may have, so that each host has something to do.
+    /// The maximum number of tasks in a message, so that each slot gets a message.
     fn most_members(self, waiting: usize) -> usize {
         let of_host = self.least / PART_OF_SLOTS;
         let of_all = waiting / self.all.max(1);
@@ -93,8 +93,8 @@ impl ClusterDriver {
         self.enter(true);
     }
 
-    /// Ten times a second: those that others on their way hold up are not gathered any more. A task is on its way for
-    /// long if its body is large, or if the server refuses it.
+    /// Is called ten times a second: sends the tasks that wait to be gathered. The messages on the way may stay there
+    /// for long, if a body is large or the server refuses it.
     pub(super) fn let_gathered_go(&mut self) {
         self.enter(false);
     }
@@ -106,7 +106,7 @@ impl ClusterDriver {
             let most = self.most_members(first);
             let is_short = self.entering.len() < most;
             if gathers && is_short && most > 1 && self.in_window >= ON_THE_WAY {
-                // The next one that enters the queue lets these follow, or the next tick.
+                // These tasks are sent when a message has entered the queue, or at the next tick.
                 return;
             }
             self.entering.pop_front();
@@ -129,7 +129,7 @@ impl ClusterDriver {
         self.upkeep.slots.most_members(unclaimed)
     }
 
-    /// The run time of a task, if it may be in a bundle.
+    /// The expected run time of a task. `None`: it must not be in a bundle.
     fn short(&self, id: u64) -> Option<Duration> {
         let task = self.tasks.get(&id).filter(|task| !task.is_alone)?;
         self.costs.short(task.members.first()?.as_ref()?)

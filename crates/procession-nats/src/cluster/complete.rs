@@ -31,7 +31,8 @@ pub(super) struct EndedTask {
 }
 
 impl ClusterDriver {
-    /// Results have come behind a record: those of `all`, of which some are `new`.
+    /// Takes the results of the members `all`, which follow a record. Those of the members `new` have come for the
+    /// first time.
     pub(super) fn results(&mut self, id: u64, new: Members, all: Members, body: Option<&Bytes>) {
         let bodies = body.and_then(split_results).unwrap_or_default();
         let attempt = self.tasks.get(&id).map_or(0, |task| task.owner.attempt());
@@ -42,7 +43,7 @@ impl ClusterDriver {
                 self.complete_with_result((id, member), attempt, task, body);
             }
         }
-        // Those that have none in the message.
+        // The members without a result in the message.
         for member in new.iter() {
             if let Some(task) = self.remove_member(id, member) {
                 self.complete_without_result(id, task, OwnedEnd::Done);
@@ -50,7 +51,7 @@ impl ClusterDriver {
         }
     }
 
-    /// What has no result has ended, or is queued anew.
+    /// Ends the members that have no result, or queues them again.
     pub(super) fn ended(&mut self, id: u64, end: &OwnedEnd) {
         let Some(DrivenTask { owner, members, .. }) = self.remove_task(id) else { return };
         for (index, member) in members.into_iter().enumerate() {

@@ -14,17 +14,17 @@ use crate::owner::TaskOwner;
 /// One task, or the tasks of a bundle, with one owner.
 pub(super) struct DrivenTask {
     pub(super) owner: TaskOwner,
-    /// `None`: it has ended.
+    /// `None`: the member has ended.
     pub(super) members: Vec<Option<DrivenMember>>,
     pub(super) lane: QueueLane,
-    /// The number of tasks, also those of chunks, in its message.
+    /// The number of tasks in its message; each task of a chunk counts.
     pub(super) tasks: usize,
     /// The hash of its body, if the job has a name.
     pub(super) input: Option<u64>,
     pub(super) is_entering: bool,
-    /// It was in a bundle before. It is in no further one.
+    /// It was in a bundle before, and must not be in another one.
     pub(super) is_alone: bool,
-    /// The server has refused all that was written since then.
+    /// The server has refused all writes since then.
     pub(super) refused_since: Option<Instant>,
     /// How often the queue has lost its message.
     pub(super) requeued: u32,
@@ -37,7 +37,7 @@ pub(super) struct DrivenMember {
     pub(super) body: Arc<Body>,
     pub(super) options: TaskOptions,
     pub(super) promise: RemotePromise,
-    /// The number of tasks: more than one of a chunk.
+    /// The number of tasks: more than one for a chunk.
     pub(super) tasks: usize,
     /// The lines and values that the task has sent up to now.
     pub(super) heard: HeardTask,
@@ -67,7 +67,7 @@ impl DrivenTask {
         }
     }
 
-    /// Which member a task is.
+    /// The member that is this task.
     pub(super) fn member(&self, id: TaskId) -> Option<Members> {
         let is_it = |member: &Option<DrivenMember>| {
             member.as_ref().is_some_and(|member| member.task_id == id)

@@ -86,12 +86,12 @@ pub(crate) struct ClusterDriver {
     /// Tasks and bundles that have not ended, by their numbers in the subjects.
     pub(super) tasks: HashMap<u64, DrivenTask>,
     next: u64,
-    /// Where each task is.
+    /// For each task, the number of its [`DrivenTask`].
     pub(super) places: HashMap<TaskId, u64>,
-    /// Those that wait for room in the window.
+    /// The tasks that wait for room in the window.
     pub(super) entering: VecDeque<u64>,
     pub(super) in_window: usize,
-    /// Those whose messages are in the queue.
+    /// The tasks and bundles whose messages are in the queue.
     pub(super) waiting: BTreeMap<u64, WaitingMessage>,
     /// The number of tasks and chunks in these messages.
     pub(super) waiting_members: usize,
@@ -104,7 +104,7 @@ pub(crate) struct ClusterDriver {
     /// Large results that are fetched, and bodies that are removed. The end of the driver waits for them.
     pub(super) errands: JoinSet<()>,
     pub(super) ending: Option<ClusterEnding>,
-    /// Those whose results wait for what they told before, by their bundle and their place in it.
+    /// Tasks whose results wait for the lines and values before them, by the number of the bundle and the index in it.
     pub(super) unheard: BTreeMap<(u64, usize), UnheardTask>,
     /// If the job has a name.
     pub(super) named: Option<NamedJob>,
@@ -309,7 +309,7 @@ impl ClusterDriver {
         }
     }
 
-    /// With the number of members in its message, if that is in the queue.
+    /// `members` is the number of members in the message, if the message is in the queue.
     fn set_waiting(&mut self, id: u64, members: Option<usize>) {
         match members {
             Some(members) => {
@@ -386,7 +386,7 @@ impl ClusterDriver {
         }
     }
 
-    /// Forgets a task, or those of a bundle that are left. Another one may take its place in the window.
+    /// Forgets a task, or the remaining tasks of a bundle. Another message may take the place in the window.
     pub(super) fn remove_task(&mut self, id: u64) -> Option<DrivenTask> {
         self.set_waiting(id, None);
         self.running.remove(&id);

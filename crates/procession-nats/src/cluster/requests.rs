@@ -23,7 +23,7 @@ async fn may_write(lease: Option<&JobLeaseEnd>) -> bool {
     }
 }
 
-/// Puts large bodies where they can be got.
+/// Stores large bodies in the bucket.
 async fn store(link: &Link, bodies: &[Arc<Body>]) -> Result<(), PutError> {
     for body in bodies {
         body.store(link).await?;

@@ -1,4 +1,4 @@
-//! What a [`TaskOwner`](super::TaskOwner) is told, what it asks for, and how tasks end.
+//! The events and the actions of a [`TaskOwner`](super::TaskOwner), and the ends of tasks.
 
 use crate::cas_write::WriteReply;
 use crate::members::Members;
@@ -11,12 +11,12 @@ pub(crate) enum OwnerEvent {
     Submitted,
     /// The answer to the write, or the read, with this nonce.
     Replied { nonce: u64, reply: WriteReply },
-    /// The queue has the message, or nothing was heard of it.
+    /// `is_known`: the queue has confirmed the message. Else no confirmation came.
     Published { seq: u64, is_known: bool },
     /// A record arrived.
     Observed(StoredRecord),
-    /// The server, asked when the record with the number `known` was the latest one that is known, has this earlier one:
-    /// it has lost records.
+    /// The latest record of the server is `stored`, which is earlier than the record with the number `known`. That
+    /// record had come before the server was asked, so the server has lost it.
     Rewound { known: u64, stored: StoredRecord },
     /// The server, asked after an outage, has no record of the task.
     RecordGone,
@@ -24,12 +24,12 @@ pub(crate) enum OwnerEvent {
     MessageGone,
     /// This instance of an agent has not renewed its lease.
     InstanceLost(String),
-    /// The futures of these were cancelled.
+    /// The futures of these members were cancelled.
     Cancelled(Members),
 }
 
 impl OwnerEvent {
-    /// The latest record was read when the one with the number `known` was the latest that is known.
+    /// The latest record was read. `known` is the number of the latest record that had come before the read.
     pub(crate) fn read(known: u64, stored: StoredRecord) -> Self {
         if stored.seq < known { Self::Rewound { known, stored } } else { Self::Observed(stored) }
     }
@@ -55,11 +55,12 @@ pub(crate) enum OwnerAction {
     Publish { attempt: u32, seq: u64 },
     /// The task has begun.
     Began,
-    /// Those that are new have results, which follow the record that was observed, with those of all others.
+    /// The results of the members `all` follow the record that was observed. Those of the members `new` have come for
+    /// the first time.
     Results { new: Members, all: Members },
-    /// Ask this instance to end these.
+    /// Ask this instance to end these members.
     Kill { instance: String, members: Members },
-    /// The task has ended, or those members of a bundle that have no result. Nothing follows.
+    /// The task has ended, or the members of a bundle that have no result. Nothing follows.
     End(OwnedEnd),
 }
 
@@ -68,7 +69,7 @@ pub(crate) enum OwnerAction {
 pub(crate) enum OwnedEnd {
     /// With its results.
     Done,
-    /// It was cancelled. The members of a bundle that were not are to be queued anew: no host had them.
+    /// It was cancelled. The members of a bundle that were not cancelled are queued again: no host had them.
     Cancelled,
     /// Its host was lost, and it has no further attempt. The members of a bundle may have one.
     HostLost { host: String, attempts: u32 },
@@ -79,12 +80,12 @@ pub(crate) enum OwnedEnd {
     OtherTask,
 }
 
-/// What becomes of a task when its owner has ended without a result for it.
+/// Whether a task ends or is queued again, after its owner has ended without a result for it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum MemberFate {
-    /// It has ended as well.
+    /// It ends.
     Ended(OwnedEnd),
-    /// It is queued anew, as a task of its own.
+    /// It is queued again, as a task of its own.
     Again { attempt: u32 },
 }
 
@@ -115,7 +116,7 @@ mod tests {
             let claimed = TaskRecord { nonce: 1, state, ..queued.clone() };
             owner.handle(OwnerEvent::Observed(stored(5, &claimed)));
             let rewound = |known| OwnerEvent::Rewound { known, stored: stored(4, &queued) };
-            // The server was asked before the claim was heard of.
+            // The server was asked before the claim came.
             assert!(owner.handle(rewound(4)).is_empty());
             let (record, expect) = written(&owner.handle(rewound(5)));
             assert_eq!((expect, record.attempt), (4, attempts));

@@ -53,7 +53,7 @@ impl HostsWorld {
             }
             OwnedEnd::Cancelled => {
                 self.counts.cancelled += 1;
-                assert!(self.tasks[task].was_cancelled, "nobody cancelled task {task}");
+                assert!(self.tasks[task].was_cancelled, "task {task} was never cancelled");
                 match is_bundle {
                     true => assert!(matches!(state, Some(RecordedState::Revoked(_)))),
                     false => {
