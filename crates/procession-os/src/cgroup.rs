@@ -1,16 +1,16 @@
 //! Control groups (version 2): processes that the kernel bounds together, and ends together, whatever they have
 //! done to leave their parents. Only on Linux, with the feature `sandbox`.
 //!
-//! A program may make groups below one that was delegated to it:
+//! A program may make groups in one that was delegated to it. A group counts as delegated if:
 //!
-//! - by the mark of systemd (`Delegate=yes`);
-//! - as the group of a service or scope of systemd, if the program is in a group below it: the manager of a user sets no
-//!   marks;
-//! - by an owner other than that of the group above;
-//! - as the top of a namespace.
+//! - systemd has marked it (`Delegate=yes`);
+//! - it is the group of a service or scope of systemd, and the program is in a group below it: the manager of a user
+//!   sets no marks;
+//! - the user of the program owns it, and does not own the group above;
+//! - it is the top of a namespace.
 //!
-//! Bounds need more: the kernel gives none to groups beside processes of the group above them, so the program must be
-//! in a group below the delegated one (`DelegateSubgroup=`). No process is ever moved.
+//! Bounds need more: the kernel lets a group have bounds only if no process is in the group directly above it. So the
+//! program must be in a group below the delegated one (`DelegateSubgroup=`). No process is ever moved.
 
 use std::fs;
 use std::io;
@@ -42,8 +42,8 @@ pub fn enable(dir: &Path, controller: &str) -> Result<(), String> {
     if has("cgroup.subtree_control") {
         return Ok(());
     }
-    // For `pids` the kernel would do it also beside processes, and then refuse processes in the groups below. The group
-    // of the whole system is an exception, and has no such file.
+    // For `pids` the kernel would allow it also if processes are in the group, and then refuse processes in the groups
+    // below. The group of the whole system is an exception, and has no file `cgroup.events`.
     if dir.join("cgroup.events").exists() && !read("cgroup.procs").is_empty() {
         return Err("this program is in the delegated group itself, not in one below it".to_owned());
     }
@@ -51,18 +51,18 @@ pub fn enable(dir: &Path, controller: &str) -> Result<(), String> {
         .map_err(|error| format!("the system refuses the controller `{controller}`: {error}"))
 }
 
-/// Whether the groups below this one, which this process has made, are of use.
+/// Whether processes can be started in the groups below this one, which this process has made, and ended with them.
 ///
 /// # Errors
 ///
-/// Why they are not, in words.
+/// Why they cannot, in words.
 pub fn check(dir: &Path) -> Result<(), String> {
     // Linux has it since version 5.14, and processes start in groups since version 5.7.
     if !dir.join("cgroup.kill").exists() {
         return Err("this version of Linux cannot end all processes of a group".to_owned());
     }
     let kind = fs::read_to_string(dir.join("cgroup.type"));
-    // Not so if another program has enabled controllers beside processes in the group above.
+    // It has another type if a program has enabled controllers in the group above although processes are there.
     if kind.is_ok_and(|kind| kind.trim_end() == "domain") {
         return Ok(());
     }
@@ -101,7 +101,7 @@ impl Group {
                 return Err(error);
             }
         };
-        // From here on it is removed where an error is returned.
+        // If an error is returned from here on, the drop of `group` removes it.
         let group = Self { path, dir, maker: std::process::id() };
         if let Some(threads) = bounds.threads {
             group.set("pids.max", &threads.to_string())?;
@@ -143,7 +143,7 @@ impl AsFd for Group {
 
 impl Drop for Group {
     fn drop(&mut self) {
-        // A forked copy of the process leaves it alone.
+        // A forked copy of the process does not remove it.
         if self.maker == std::process::id() {
             let _ = fs::remove_dir(&self.path);
         }
@@ -154,7 +154,7 @@ impl Drop for Group {
 ///
 /// # Errors
 ///
-/// A process runs on, or the system refuses the removal.
+/// A process does not end, or the system refuses the removal.
 pub fn remove_all(dir: &Path) -> io::Result<()> {
     const LONGEST: Duration = Duration::from_millis(500);
     if !end(dir, LONGEST) {
@@ -188,7 +188,7 @@ fn is_empty(dir: &Path) -> bool {
     events.is_ok_and(|events| value_of(&events, "populated") == Some("0"))
 }
 
-/// Of lines such as `populated 0`.
+/// The value of this name in lines such as `populated 0`.
 fn value_of<'t>(text: &'t str, name: &str) -> Option<&'t str> {
     text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '))
 }
@@ -271,7 +271,7 @@ mod imp {
             })
         }
 
-        /// The group above is better: groups below it can have bounds.
+        /// The group above, if it is delegated, since groups in it can have bounds; else the own group, if that is.
         fn delegated(&self) -> Option<PathBuf> {
             let above = self.own.parent().filter(|_| self.own != self.top);
             // The top has this file if it is that of a namespace; else it belongs to the whole system.
@@ -285,7 +285,7 @@ mod imp {
         }
     }
 
-    /// By systemd.
+    /// Whether systemd, or another manager, has marked it as delegated.
     fn is_marked(dir: &Path) -> bool {
         let says_yes = |name| {
             let mut value = [0; 1];
@@ -294,12 +294,13 @@ mod imp {
         says_yes("user.delegate") || says_yes("trusted.delegate")
     }
 
-    /// In the group of a service or scope that is not delegated, systemd puts no process into a group below it.
+    /// Whether it is the group of a service or scope. If that is not delegated, systemd puts no process into groups
+    /// below it.
     fn is_unit(dir: &Path) -> bool {
         dir.extension().is_some_and(|kind| kind == "service" || kind == "scope")
     }
 
-    /// By a user who does not own the group above.
+    /// Whether the user of this process owns it, and does not own the group above.
     fn is_owned(dir: &Path) -> bool {
         let user = geteuid();
         let owner = |dir: &Path| fs::metadata(dir).ok().map(|dir| dir.uid());

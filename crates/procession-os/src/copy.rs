@@ -86,8 +86,8 @@ pub fn threads_beside_this() -> io::Result<usize> {
 }
 
 /// Copies this process. The copy has these as standard input, output and error; it leads a process group, and
-/// is killed when the thread ends that started this process. Its id is in the note. With the directory of a control
-/// group it is in that. To be called by the main thread.
+/// is killed when the thread ends that started this process. Its process id is in `note`. If `group` is the
+/// directory of a control group, the copy is in that group. To be called by the main thread.
 ///
 /// # Errors
 ///

@@ -1,5 +1,5 @@
-//! Locks of files that other processes hold for moments only. One that was taken over may hold a lock for ever, so no
-//! wait for one is without end.
+//! Locks of files that other processes hold only for moments. A process that was taken over may hold a lock for ever,
+//! so each wait for a lock is bounded.
 
 use std::io;
 use std::os::fd::AsFd;
@@ -9,7 +9,7 @@ use std::time::Duration;
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
 
-/// Locks a file for this process alone: tries so often, a millisecond apart.
+/// Locks a file for this process alone. Tries it `tries` times, a millisecond apart.
 ///
 /// # Errors
 ///

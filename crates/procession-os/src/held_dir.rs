@@ -49,7 +49,7 @@ impl HeldDir {
     /// If it cannot be opened, or is no regular file.
     pub fn file(&self, name: &str) -> io::Result<File> {
         let name = one_name(name)?;
-        // A device may do something when it is opened. The open of a pipe does not wait.
+        // To open a device can have effects. To open a pipe does not wait.
         self.kind(name)?;
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
         let file = openat(&self.0, name, flags, Mode::empty())?;

@@ -28,7 +28,7 @@ pub fn without_link(options: &mut OpenOptions, path: &Path) -> io::Result<File> 
 }
 
 fn open(options: &mut OpenOptions, flags: OFlags, path: &Path) -> io::Result<File> {
-    // A device may do something when it is opened.
+    // To open a device can have effects.
     if fs::metadata(path).is_ok_and(|there| !there.is_file()) {
         return Err(refused());
     }

@@ -1,4 +1,4 @@
-//! Sets which signals end a worker.
+//! Sets which signals end a worker. Notes signals that come before a program has its handlers.
 
 use std::mem::MaybeUninit;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -37,9 +37,9 @@ extern "C" fn note(signal: libc::c_int) {
     NOTED.fetch_or(1 << signal, Ordering::Relaxed);
 }
 
-/// Notes from now on that a signal came, in place of its default action. For programs, before they register
-/// handlers with a library: a library that first replaces the default action and then stores what is to be done
-/// calls the handler of before in between, and a signal of that moment would be lost.
+/// From now on, only notes that this signal came, in place of its default action. A program calls this before it
+/// registers handlers with a library. Some libraries replace the default action first, and store the function to call
+/// later. Between these two steps they call the previous handler; without this one, the signal would be lost.
 pub fn note_from_now(signal: i32) {
     if (1..64).contains(&signal) && disposition(signal) == Some(libc::SIG_DFL) {
         catch(signal, note);

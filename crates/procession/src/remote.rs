@@ -71,7 +71,7 @@ pub struct RemoteTask {
     /// Of a chunk: where the text of each of its tasks ends.
     ends: Vec<usize>,
     blobs: Vec<Blob>,
-    /// Not among its bytes.
+    /// The number of attempts on other hosts. It is not among the bytes of the task.
     earlier: u32,
 }
 
@@ -123,8 +123,8 @@ impl RemoteTask {
         &self.blobs
     }
 
-    /// The same after this number of attempts on other hosts, which [`Context::attempt`](crate::Context::attempt) counts
-    /// as well. It is not among the [bytes](Self::to_bytes): the host that runs the task says it.
+    /// The same after this number of attempts on other hosts, which [`Context::attempt`](crate::Context::attempt)
+    /// counts as well. It is not among the [bytes](Self::to_bytes): the host that runs the task says it.
     ///
     /// ```
     /// # use procession::*;

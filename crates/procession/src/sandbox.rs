@@ -175,10 +175,10 @@ impl Sandbox {
     }
 
     /// The most bytes of what a worker sends at once: the output of a task, a value that it emits, or a line, each with
-    /// its blobs. Of what is larger, the pool reads nothing beyond this: the task fails with
+    /// its blobs. Of anything larger the pool reads no bytes beyond this number: the task fails with
     /// [`TaskError::Undelivered`](crate::TaskError::Undelivered), the value is
-    /// [missed](crate::PartialError::Missed), and the line says that it is lost. Less than 64 KiB counts as that.
-    /// Default: no limit.
+    /// [missed](crate::PartialError::Missed), and the line says that it is lost. A number below 64 KiB counts as 64
+    /// KiB. Default: no limit.
     ///
     /// ```
     /// # use procession::Sandbox;
@@ -257,9 +257,9 @@ impl Sandbox {
         [self.memory, self.total_memory].into_iter().flatten().min().filter(|_| self.is_on())
     }
 
-    /// In bytes.
+    /// The maximum length of an output, a partial result or a line, in bytes.
     pub(crate) fn most_sent(&self) -> u64 {
-        /// What is in a record of the ring is not measured.
+        /// Bytes in a record of the ring are not counted.
         const LEAST: u64 = 64 << 10;
         let most = self.largest_output.filter(|_| self.is_on());
         most.map_or(u64::MAX, |most| most.max(LEAST))

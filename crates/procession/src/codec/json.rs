@@ -20,12 +20,12 @@ use crate::blob;
 /// The deepest nesting that `serde_json` decodes.
 const DEEPEST: u32 = 127;
 
-/// Maximum number of `Some` and newtype structs around each other. They add nothing to the text, but each takes stack: a
-/// list that consists of them would overflow the stack of the program.
+/// Maximum number of `Some` and newtype structs around each other. They add nothing to the text, but each takes stack:
+/// a list that consists of them would overflow the stack of the program.
 const MOST_WRAPPERS: u32 = 512;
 
-/// The depth of a value that may be read. The reader counts arrays, objects, `Some` and newtype structs alike. A type that
-/// consists only of the last two could be read for ever, since no byte of a text ends them.
+/// The depth of a value that may be read. The reader counts arrays, objects, `Some` and newtype structs alike. A type
+/// that consists only of the last two could be read for ever, since no byte of a text ends them.
 const DEEPEST_READ: u32 = DEEPEST + MOST_WRAPPERS + 1;
 
 /// The names of structs whose only field `serde_json` writes as it is.

@@ -8,12 +8,12 @@ use procession_os::threads::ThreadSpec;
 use super::Refusal;
 use crate::blob::Blob;
 
-/// A value with at most this number of levels is read in the thread that asks for it, which may have only 2 MiB of stack.
-/// Values with more levels are rare.
+/// A value with at most this number of levels is read in the thread that asks for it, which may have only 2 MiB of
+/// stack. Values with more levels are rare.
 pub(super) const SHALLOW: u32 = 32;
 
-/// The stack of the thread, in bytes: enough for 640 levels. Values with more levels are refused. Only the pages that are
-/// used take memory.
+/// The stack of the thread, in bytes: enough for 640 levels. Values with more levels are refused. Only the pages that
+/// are used take memory.
 const LARGE: usize = 64 << 20;
 
 /// The result of reading a value.
@@ -44,8 +44,8 @@ impl From<Refusal> for NotDecoded {
     }
 }
 
-/// Calls `decode` with the depth up to which it may decode. If the value is nested more deeply, calls it again in a thread
-/// with a large stack.
+/// Calls `decode` with the depth up to which it may decode. If the value is nested more deeply, calls it again in a
+/// thread with a large stack.
 pub(super) fn with_enough_stack<R: Send>(
     blobs: Vec<Blob>,
     decode: impl Fn(Vec<Blob>, u32) -> Result<R, NotDecoded> + Sync,
@@ -67,8 +67,8 @@ pub(super) fn with_enough_stack<R: Send>(
     decoded.map_err(refusal)
 }
 
-/// Runs `body` in a thread of its own, with a large stack. It is not generic, so that it is compiled once, and not for each
-/// type.
+/// Runs `body` in a thread of its own, with a large stack. It is not generic, so that it is compiled once, and not for
+/// each type.
 #[cold]
 fn on_large_stack(body: &mut (dyn FnMut() + Send)) -> Result<(), String> {
     let thread = ThreadSpec::new("deep-value").with_stack(Some(LARGE));

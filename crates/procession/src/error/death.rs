@@ -144,8 +144,8 @@ pub struct Death {
     /// record them. If it ran several tasks at a time, they may be those of another of them.
     pub backtrace: Option<Backtrace>,
     /// What the [`Sandbox`](crate::Sandbox) does not allow and what ended the process: a system call, such as
-    /// `socket: denied`, or `memory: more than 1073741824 bytes`. Where nothing could note its name, as when the C library starts a program with all
-    /// signals blocked, the text says so.
+    /// `socket: denied`, or `memory: more than 1073741824 bytes`. Where nothing could note its name, as when the C
+    /// library starts a program with all signals blocked, the text says so.
     pub violation: Option<Box<str>>,
 }
 

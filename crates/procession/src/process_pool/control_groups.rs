@@ -22,10 +22,10 @@ use crate::sandbox::{Layer, Sandbox};
 /// What the names of the groups begin with.
 const PURPOSE: &str = "procession";
 
-/// The most threads and processes of a worker, where the bound is one of its group.
+/// The maximum number of threads and processes of a worker, if its control group has that bound.
 const MOST_THREADS: u64 = 1_024;
 
-/// The longest wait for processes that a worker has left. They were killed.
+/// The longest wait for the end of processes that a worker has left behind, after they were killed.
 pub(super) const LONGEST_END: Duration = Duration::from_millis(500);
 
 /// The layers `cgroup`, `cgroup.threads` and `cgroup.memory` of a sandbox.
@@ -47,7 +47,7 @@ impl ControlGroups {
     ///
     /// # Errors
     ///
-    /// There is none that can bound the memory, and the sandbox needs that.
+    /// The sandbox needs a group that bounds the memory, and none can be made.
     pub(super) fn create(sandbox: &Sandbox) -> Result<Self, PoolError> {
         if !sandbox.is_on() {
             return Ok(Self::default());
@@ -86,7 +86,7 @@ impl ControlGroups {
         self.pool.is_some()
     }
 
-    /// What the workers have of it.
+    /// The layers, and for each one that the workers do not have, why not.
     pub(super) fn layers(&self) -> Vec<Layer> {
         let mut layers = self.layers.clone();
         if let Some(why) = self.lost.get() {

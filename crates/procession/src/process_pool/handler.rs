@@ -48,7 +48,7 @@ impl StartMarks {
         Self { start, mark }
     }
 
-    /// Ends them: the process is ready.
+    /// Ends the start: the process is ready.
     pub(super) fn end(self) {
         self.start.succeed();
     }
@@ -78,7 +78,7 @@ pub(super) const LAST_WORDS: Duration = Duration::from_secs(5);
 pub(crate) fn attend(pool: &PoolInner, setup: HandlerSetup) {
     let HandlerSetup { handle, awaited, invitation, rank, ended } = setup;
     let _delivering = pool.begin_delivering(Some(handle.worker()));
-    // A process that is not awaited does not serve. So one whose handshake failed is awaited until its end.
+    // A process that is not awaited does not serve. So a process whose handshake failed is awaited until it ends.
     let mut awaited = Some(awaited);
     // The channel library panics on some malformed messages and at the limit of open files. Such a
     // panic costs this worker, not the pool.

@@ -2,7 +2,8 @@
 //! in it says which starts are awaited. It exists from the first start to the end of the pool. If the program is
 //! killed, the next one removes it (`locked_dir.rs`).
 //!
-//! There is one directory for all workers, since to make one takes a file system longer than anything else at a start.
+//! There is one directory for all workers: of all that a start does in the file system, to make a directory takes
+//! longest.
 //!
 //! Other users may read the file if they know the name of the directory: a wrapper may run the program as another user.
 
@@ -18,13 +19,13 @@ use super::socket_dir::PURPOSE;
 use crate::locked_dir::LockedDir;
 use crate::transport::StartFile;
 
-/// The directory, once a worker was started.
+/// The directory. `None` before the first start.
 #[derive(Default)]
 pub(crate) struct StartDirSlot(Mutex<Option<Arc<StartDir>>>);
 
 impl StartDirSlot {
-    /// A start of a worker that is awaited. If the directory was removed, or is that of the user that this process was
-    /// before, there is another one from now on.
+    /// Begins a start, which is awaited until the returned value is dropped. Makes the directory if there is none, if
+    /// it was removed, or if this process has become another user since it was made.
     pub(crate) fn begin_start(&self) -> io::Result<AwaitedStart> {
         let mut slot = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let dir = match slot.as_ref().filter(|dir| dir.is_usable()) {
@@ -41,7 +42,7 @@ impl StartDirSlot {
         Ok(AwaitedStart { dir, number, has_failed: true })
     }
 
-    /// Removes the directory, unless a start is still awaited: then the end of that removes it.
+    /// Removes the directory, unless a start is still awaited: then the end of that start removes it.
     pub(crate) fn end(&self) {
         let dir = self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
         drop(dir);
@@ -57,9 +58,9 @@ struct StartDir {
 
 #[derive(Default)]
 struct Starts {
-    /// The number of all.
+    /// The number of starts that have begun.
     begun: u64,
-    /// The number of those that are awaited.
+    /// The number of starts that are awaited.
     awaited: usize,
     /// Whether one has failed: a worker that was killed may have left its server in the directory.
     has_failed: bool,
@@ -79,7 +80,8 @@ impl StartDir {
         self.starts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether nobody has removed it (the file is removed with it), and this process may make files in it.
+    /// Whether the directory still exists, and this process may make files in it. If the directory was removed, its
+    /// file was removed, too.
     fn is_usable(&self) -> bool {
         let is_ours = |file: fs::Metadata| file.nlink() > 0 && file.uid() == geteuid().as_raw();
         self.file.metadata().is_ok_and(is_ours)
@@ -94,8 +96,8 @@ impl StartDir {
         }
     }
 
-    /// An error, of a full disk, is ignored: then a process that has lost its socket in a wrapper is not recognized by
-    /// the file.
+    /// An error, such as that of a full disk, is ignored. Then a process whose socket a wrapper has closed
+    /// does not find in the file that its start is awaited.
     fn note(&self, number: u64, state: u8) {
         let _ = self.file.write_all_at(&[state], number);
     }
@@ -119,7 +121,7 @@ impl AwaitedStart {
         self.number
     }
 
-    /// Ends it: the process is ready, and has no server any more.
+    /// Ends the start: the process is ready, and has no server any more.
     pub(crate) fn succeed(mut self) {
         self.has_failed = false;
     }
@@ -128,7 +130,7 @@ impl AwaitedStart {
 impl Drop for AwaitedStart {
     fn drop(&mut self) {
         self.dir.note(self.number, StartFile::OVER);
-        // The lock is held until the end: another worker would make its server meanwhile.
+        // The lock is held during the removal, so that no start begins and no worker makes its server then.
         let mut starts = self.dir.starts();
         starts.awaited -= 1;
         starts.has_failed |= self.has_failed;

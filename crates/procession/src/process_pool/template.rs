@@ -148,7 +148,7 @@ impl Template {
         let (its_child, failure) = (Arc::clone(&child), Mutex::default());
         let process = TemplateProcess { child: its_child, socket, rank, worker, awaited, failure };
         let process = Arc::new(process);
-        // Before its end is watched for, since only the process of the state is noted to have ended.
+        // Before the watch of its end begins: an end counts only if the process is that of the state.
         self.set(State::Preloading(Arc::clone(&process)));
         let (pid, its_pool) = (child.pid(), Arc::clone(pool));
         let on_line = move |stream, line: &str| {
@@ -317,7 +317,7 @@ impl Template {
         match self.ask_for_copy(pool, &process, invitation, streams, group.as_ref()) {
             Ok(pid) => Ok((process.rank, Child::of(pid, group, pool.supervisor.clone()))),
             Err(not_started) => {
-                // What is in the group is what the copy has started.
+                // Only processes that the copy has started are in the group.
                 let _ = group.map(|group| group.end(LONGEST_END));
                 Err(not_started)
             }
@@ -354,7 +354,7 @@ impl Template {
                 Ok(pid)
             }
             Err(cause) => {
-                // The template may have made it, and have ended before it could tell.
+                // The template may have made the copy, and have ended before it could answer.
                 if let Some(pid) = note.process() {
                     Child::of(pid, None, pool.supervisor.clone()).kill_and_reap();
                 }

@@ -142,8 +142,8 @@ impl WorkerHandle {
         self.child().is_some_and(|child| child.is_there())
     }
 
-    /// The process was started. Its segments may have this length together, in bytes, and what it sends at once
-    /// that length.
+    /// The process was started. In bytes: `segment_bytes` is the maximum length of its segments together, `most_sent`
+    /// that of an output, a partial result or a line.
     pub(super) fn set_started(
         &self,
         child: Arc<Child>,

@@ -23,9 +23,9 @@ pub struct SandboxReport {
     pub(super) layers: Vec<Layer>,
 }
 
-/// A layer of a [`Sandbox`](crate::Sandbox): `namespaces`, `limits`, `capabilities`, `landlock` or `seccomp`; and, by control groups,
-/// `cgroup` (all processes of a worker end with it), `cgroup.threads` (a bound of their number) and `cgroup.memory`
-/// ([`Sandbox::total_memory`](crate::Sandbox::total_memory)).
+/// A layer of a [`Sandbox`](crate::Sandbox): `namespaces`, `limits`, `capabilities`, `landlock` or `seccomp`; and, by
+/// control groups, `cgroup` (all processes of a worker end with it), `cgroup.threads` (a bound of their number) and
+/// `cgroup.memory` ([`Sandbox::total_memory`](crate::Sandbox::total_memory)).
 ///
 /// ```
 /// use procession::{Layer, SandboxReport};
@@ -41,8 +41,8 @@ pub struct Layer {
     pub layer: String,
     /// Why the workers do not have it. `None`: they have it.
     pub missing: Option<String>,
-    /// Workers go on without it: see [`Sandbox::require_namespaces`](crate::Sandbox::require_namespaces). Control groups are optional, too, but for
-    /// `cgroup.memory`.
+    /// Workers go on without it: see [`Sandbox::require_namespaces`](crate::Sandbox::require_namespaces). Control
+    /// groups are optional, too, but for `cgroup.memory`.
     pub is_optional: bool,
 }
 

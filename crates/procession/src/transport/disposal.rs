@@ -1,6 +1,6 @@
 //! Closes descriptors that another process has sent. To close the last descriptor of a connection can take any time, if
-//! that process wants it to. The same is true for a file whose file system is a program. So such descriptors are closed on
-//! a thread of their own.
+//! that process wants it to. The same is true for a file whose file system is a program. So such descriptors are closed
+//! on a thread of their own.
 //!
 //! A descriptor in a message that was never received is closed with the message ([`run`]), or with the socket.
 
@@ -44,7 +44,8 @@ pub(super) fn close_socket(socket: Socket) {
     });
 }
 
-/// Does something that may close such descriptors, and returns its result. `None`: it takes longer than this.
+/// Calls `act`, which may close such descriptors, on a thread of its own, and returns its result. `None`: it takes
+/// longer than `longest`.
 pub(super) fn run<R: Send + 'static>(
     longest: Duration,
     act: impl Fn() -> R + Clone + Send + 'static,
@@ -53,7 +54,7 @@ pub(super) fn run<R: Send + 'static>(
     let body = act.clone();
     match ThreadSpec::new("closer").start(move || _ = tell.send(body())) {
         Ok(_) => told.recv_timeout(longest).ok(),
-        // There is no thread.
+        // The thread could not be started.
         Err(_) => Some(act()),
     }
 }

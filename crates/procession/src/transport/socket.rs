@@ -139,8 +139,9 @@ impl Socket {
         discard(self.end())
     }
 
-    /// The same for a message whose descriptors nobody has received: the system closes them, which may take as long as
-    /// the other side wants. So it is done on another thread, for which this one waits for 2 s at most.
+    /// The same for a message whose descriptors were not received. The system closes them with the message, and the
+    /// other side can make this close take any time. So another thread removes the message. This one waits 2 s for that
+    /// at most; then it returns an error.
     pub(crate) fn discard_unreceived(&self) -> Result<Option<Vec<u8>>, Garbled> {
         const LONGEST_CLOSE: Duration = Duration::from_secs(2);
         let Some(end) = self.end.clone() else { return Ok(None) };

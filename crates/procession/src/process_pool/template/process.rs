@@ -27,7 +27,7 @@ pub(super) struct TemplateProcess {
     pub(super) rank: usize,
     /// The index of the worker for which it was started.
     pub(super) worker: usize,
-    /// Until it serves.
+    /// The marks of its start, until it serves or has ended.
     pub(super) awaited: Mutex<Option<StartMarks>>,
     /// Why it is ended.
     pub(super) failure: Mutex<Option<(StartFailure, Option<KillReason>)>>,
@@ -47,7 +47,7 @@ impl TemplateProcess {
         self.awaited().is_some() && self.failure().is_none()
     }
 
-    /// At its end: the cause, and when the next one is started.
+    /// At its end: the cause of the end, and when the next process is started.
     pub(super) fn explain(&self, pool: &PoolInner, mut end: Ended) -> (String, NextStart) {
         end.last_output.extend(self.awaited().take().and_then(|awaited| awaited.said()));
         let failure = self.failure().take();
@@ -61,7 +61,7 @@ impl TemplateProcess {
         (cause, NextStart::WithBackoff)
     }
 
-    /// Has it make a copy. The error says why there is none, or that it has ended.
+    /// Makes it copy itself, and returns the process id of the copy. The error says why there is no copy.
     pub(super) fn copy(&self, fds: &[BorrowedFd<'_>]) -> Result<Pid, String> {
         /// The longest wait for its end after it was killed.
         const LONGEST_END: Duration = Duration::from_secs(1);

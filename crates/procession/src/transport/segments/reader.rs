@@ -175,7 +175,8 @@ fn return_now(link: &SlotLink, item: SegmentItem, is_lost: bool) {
 fn lend(link: &SlotLink, view: &Arc<SegmentView>, item: SegmentItem) -> Lent {
     let (link, origin, copies) = (link.clone(), Origin::here(), fork::copies());
     view.lend(item.len as usize, move || {
-        // A copy of this process has no say. One that was made since then may still read the bytes.
+        // A forked copy of this process returns no items. If a copy was made since the item came, the copy may still
+        // read the bytes: the item is returned as lost.
         if !origin.is_forked() {
             return_now(&link, item, fork::copies() != copies);
         }

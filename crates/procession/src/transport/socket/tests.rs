@@ -81,7 +81,7 @@ fn a_descriptor_whose_close_takes_long_does_not_hold_up_who_discards_it() {
     assert_eq!(one.send(b"first", &[one.end()]), Sent::Yes);
     assert_eq!(other.discard_unreceived(), Ok(Some(b"first".to_vec())));
     assert_eq!(other.discard_unreceived(), Ok(None));
-    // Connections are established by the system, and nobody reads.
+    // The system completes the connection. The listener does not accept it, so its data stay unread.
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port");
     let address = listener.local_addr().expect("an address");
     let mut connection = TcpStream::connect(address).expect("a connection");
