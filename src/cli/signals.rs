@@ -42,7 +42,8 @@ pub(super) fn watch(mut arrived: impl FnMut(ProgramExit) + Send + 'static) -> io
     heard.iter().for_each(|(signal, _)| note_from_now(*signal));
     // Before the handlers below, which alone would swallow a signal that comes now.
     let mut signals = Signals::new(heard.iter().map(|(signal, _)| *signal))?;
-    // What came before it could be delivered is sent again. If it was delivered as well, it is one request: see BURST.
+    // A signal that came before the handlers were there is sent again. If a handler got it as well, both count as one
+    // request: see BURST.
     heard
         .iter()
         .filter(|(signal, _)| was_noted(*signal))

@@ -143,8 +143,9 @@ pub(in crate::cli) struct JobArgs {
     pub dry_run: bool,
     #[command(flatten)]
     pub nats: NatsArgs,
-    /// Name of the job on other hosts: if this run is killed, the same command goes on with it. What its hosts had
-    /// begun is not begun again. Not with --update, --rate, --resume, or a server that is started for the run
+    /// Name of the job on other hosts: if this run is killed, the same command continues it. What its hosts had
+    /// begun is not begun again. Not with --update, --rate, --resume, --retry-failed, or a server that is started
+    /// for the run
     #[arg(long = "job", value_name = "NAME", requires = "nats", help_heading = hosts::HEADING)]
     pub job_name: Option<String>,
 
@@ -256,7 +257,7 @@ impl JobRequest {
         }
     }
 
-    /// A job that has a name is gone on with by the same tasks in the same order.
+    /// A run continues a job that has a name only with the same tasks in the same order.
     fn check_job_name(&self) -> Result<(), Contradiction> {
         if self.job.job_name.is_none() {
             return Ok(());

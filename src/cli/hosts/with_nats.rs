@@ -50,9 +50,9 @@ pub(in crate::cli) fn settings(nats: &NatsArgs) -> anyhow::Result<ConnectSetting
     Ok(settings)
 }
 
-/// The executor of a run on other hosts, whose events are printed beside its bar; and how many tasks these run at a
-/// time. `retries` counts the further attempts of a flag whose host was lost. A job that has a name goes on with the next
-/// run, if this one is killed.
+/// The executor of a run on other hosts, and a function that says how many tasks these hosts run at a time. Events are
+/// printed as lines beside the bar of the run. `retries` is the number of further attempts of a download whose host was
+/// lost. If this run is killed, the next run with the same `job` continues it.
 pub(in crate::cli) fn cluster(
     nats: Option<&NatsArgs>,
     job: Option<&str>,
