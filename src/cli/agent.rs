@@ -27,7 +27,7 @@ pub(super) struct AgentArgs {
     /// Downloads that it holds at most, those that wait for a worker included [default: one per worker]
     #[arg(long, value_name = "N", value_parser = value::positive("--slots N"), allow_negative_numbers = true)]
     slots: Option<usize>,
-    /// Seconds that it goes on without an answer of the servers; then it ends its downloads
+    /// Seconds for which it goes on while the servers do not answer; then it ends its downloads
     #[arg(long, value_name = "SECS", default_value = "10", value_parser = value::seconds("--lease SECS"), allow_negative_numbers = true)]
     lease: Duration,
     /// Write the log of each process to a new directory in DIR, which `coordinator hosts --logs` can fetch

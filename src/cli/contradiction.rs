@@ -52,13 +52,13 @@ pub(super) enum Contradiction {
     )]
     WorkersOfHosts(usize),
     #[error(
-        "--job NAME contradicts {0}: with it the same command has other tasks the next time, and could not go on \
-         with the job: omit one of them"
+        "--job NAME contradicts {0}: with {0} the same command has other tasks the next time, and could not \
+         continue the job: omit one of them"
     )]
     JobOfOtherTasks(&'static str),
     #[error(
         "--job NAME contradicts --server {0}, which is started for this run and has another address the next time, \
-         so that the same command could not go on with the job: omit --job, or write --server REMOTE or a URL"
+         so that the same command could not continue the job: omit --job, or write --server REMOTE or a URL"
     )]
     JobOfOwnServer(Site),
     #[error("--color always contradicts {0}, whose output has no colours: omit one of them")]

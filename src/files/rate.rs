@@ -67,7 +67,7 @@ impl RateGate {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                 return Some(now.saturating_add(self.interval));
             }
-            // There are no locks here.
+            // The file system has no locks.
             Err(_) => return None,
         }
         let turn = next_turn(file, now, self.interval).ok();

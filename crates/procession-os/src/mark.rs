@@ -108,7 +108,7 @@ pub fn inherited() -> Option<FoundMark> {
 /// The marks that a process has open. None if this process may not look.
 pub fn of_process(process: Pid) -> Vec<FoundMark> {
     let process = PathBuf::from(format!("/proc/{}", process.as_raw_nonzero()));
-    // The same right is needed for its descriptors, and to list thousands takes long.
+    // Without the right to read this link, the links of its descriptors cannot be read, either. There may be thousands.
     if fs::read_link(process.join("exe")).is_err() {
         return Vec::new();
     }
@@ -122,7 +122,7 @@ pub fn of_process(process: Pid) -> Vec<FoundMark> {
                     marks.push(FoundMark { text, link });
                 }
             }
-            // The other ancestors are refused as well, and there may be thousands.
+            // The other descriptors are refused as well, and there may be thousands.
             Err(error) if error.kind() == io::ErrorKind::PermissionDenied => break,
             Err(_) => {}
         }

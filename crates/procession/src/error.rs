@@ -94,11 +94,11 @@ pub enum TaskError {
         worker: usize,
         /// The process that was ended.
         pid: u32,
-        /// The name of its host, if the executor's workers are on other hosts. That of this host is not noted.
+        /// The name of the host of the worker, if the executor's workers are on other hosts; else `None`.
         host: Option<Box<str>>,
         /// How long it was allowed to run.
         after: Duration,
-        /// How often the task was begun, on hosts that were lost as well.
+        /// How often the task was begun, also on hosts that were lost.
         attempts: u32,
         /// The last lines that the process wrote to stderr or stdout, oldest first. They may contain
         /// lines of earlier tasks of that worker.

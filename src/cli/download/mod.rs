@@ -62,7 +62,7 @@ pub(super) fn run(mut request: JobRequest, matches: &ArgMatches) -> anyhow::Resu
             return Ok(ProgramExit::Success);
         }
     }
-    // Checked before anything else that the mode needs, which would not help.
+    // Checked first: without the feature, nothing else that this mode needs would help.
     if request.job.mode == Mode::Hosts {
         hosts::ensure_built()?;
     }

@@ -124,11 +124,11 @@ pub struct Death {
     pub worker: usize,
     /// The process that died.
     pub pid: u32,
-    /// The name of its host, if the executor's workers are on other hosts. That of this host is not noted.
+    /// The name of the host of the worker, if the executor's workers are on other hosts; else `None`.
     pub host: Option<Box<str>>,
     /// Signal or exit code.
     pub exit: Exit,
-    /// How often the task was begun, this time included, and on hosts that were lost as well.
+    /// How often the task was begun: this time, before, and on hosts that were lost.
     pub attempts: u32,
     /// Upper bound of the run time of the task.
     pub ran_for: Duration,

@@ -42,8 +42,8 @@ pub(crate) fn is_serving() -> bool {
 /// Whether this process was started as a worker and has not served. If so, it sends the coordinator a
 /// message that says why.
 ///
-/// The search takes about as long as the start of a worker. How a process was started does not change, so one that
-/// was found to be no worker is not searched for signs again; a forked copy of it is.
+/// The search takes about as long as the start of a worker. How a process was started does not change, so the search
+/// is not repeated in a process that was found to be no worker. A forked copy of that process searches for itself.
 pub(crate) fn was_asked_in_vain() -> bool {
     static NO_WORKER: AtomicU32 = AtomicU32::new(0);
     if is_serving() || NO_WORKER.load(Ordering::Relaxed) == process::id() {
@@ -63,7 +63,7 @@ fn has_signs_of_a_worker() -> bool {
             return true;
         }
         // A wrapper passed on the environment, but not the standard input. A program that a task
-        // starts has the environment as well; its start is over by then.
+        // starts has the environment, too; by then the start of the worker is over.
         if is_awaited(&invitation) {
             tell_by_words(LOST_INPUT);
             return true;

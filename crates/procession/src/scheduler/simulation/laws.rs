@@ -12,8 +12,8 @@ use crate::scheduler::{Begun, Claimed, Event, Verdict, WorkerId};
 const MAX_POSTPONEMENT: Duration = Duration::from_millis(450);
 /// No worker may leave a call unbegun for longer after its deadline.
 const LONGEST_UNBEGUN: Duration = Duration::from_millis(400);
-/// The maximum sum of weights of the ends of workers that count as one attempt. Eight are an attempt; so it is 7, which
-/// are none yet, and 4 of the next end.
+/// The maximum sum of the weights of ends of workers for one attempt. A sum of 8 counts as an attempt. So the maximum is
+/// 7, which is no attempt yet, and 4 for the next end.
 const MOST_WEIGHT: u32 = 11;
 /// Tasks behind a running one are looked at this often, as long as they were not recalled.
 const STUCK_AFTER: Duration = Duration::from_millis(5);
