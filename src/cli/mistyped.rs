@@ -1,5 +1,5 @@
-//! Words that look like a mistyped subcommand. A code has two letters, so such a word may also be a
-//! code.
+//! Words that are no code, and what was meant: a mistyped subcommand, an option without its hyphens, a URL, a file. A
+//! code has two letters, so a word of two letters may be either.
 
 use std::path::Path;
 

@@ -1,4 +1,4 @@
-//! The errors of the download of one flag, and whether another try may help.
+//! The errors of the download of one file, and whether another try may help.
 
 use std::error::Error as _;
 use std::io;

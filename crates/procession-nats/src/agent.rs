@@ -6,7 +6,7 @@
 //! | `pull.rs`, `lanes.rs` | asks the queue for as many messages as there are free slots, urgent ones first |
 //! | `hold.rs` | claims one task, or a bundle of them, and writes the results |
 //! | `run.rs` | runs one task |
-//! | `telling.rs` | what a task tells before its result |
+//! | `telling.rs` | sends the lines and values of a task before its result |
 //! | `logs.rs` | sends the log files of the host on request |
 
 mod builder;

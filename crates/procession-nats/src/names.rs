@@ -8,7 +8,7 @@
 //! | `{prefix}.u.{job}.{id}` | the same records again, once they are stored |
 //! | bucket `{prefix}-hosts` | the leases of agents |
 //! | bucket `{prefix}-bodies` | tasks and results that are too large for a message |
-//! | `{prefix}.s.{job}.{id}` | what a task tells before its result |
+//! | `{prefix}.s.{job}.{id}` | lines and values that a task sends before its result |
 //! | `{prefix}.c.{instance}` | requests to an agent: to end a task, to send its logs |
 
 /// What names begin with. Agents and coordinators with the same prefix work together.

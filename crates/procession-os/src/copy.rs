@@ -13,7 +13,7 @@ use rustix::process::Pid;
 use crate::shared::SharedMemory;
 
 /// Memory that the process which is copied shares with its parent: the kernel notes the process id of the copy there,
-/// before the copy runs. So the parent knows it also if the process that was copied is killed before it can tell.
+/// before the copy runs. So the parent knows it also if the process that was copied is killed before it can answer.
 #[derive(Debug)]
 pub struct CopyNote(SharedMemory);
 

@@ -1,5 +1,5 @@
-//! Other hosts: how their agents are reached, and `coordinator hosts`, which shows them. Without the feature
-//! `hosts` the commands are there and say how to get it.
+//! Other hosts: how their agents are reached, and `coordinator hosts`, which shows them, fetches their logs and removes
+//! jobs. Without the feature `hosts` the commands are there and say how to get it.
 
 #[cfg(feature = "hosts")]
 mod fetched_logs;

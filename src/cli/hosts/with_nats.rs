@@ -1,4 +1,4 @@
-//! The feature `hosts`: connections to NATS, and the table of agents.
+//! The feature `hosts`: connections to NATS, the executor of a run, the table of agents, and the removal of a job.
 
 use std::fmt::{self, Write};
 use std::path::Path;

@@ -1,5 +1,5 @@
-//! [`telling`]: what a task tells before its result, numbered in its order. What does not fit is dropped, and its
-//! number is missing, so that the coordinator finds out.
+//! [`telling`]: the lines and values that a task sends before its result, numbered in their order. One that does not
+//! fit is dropped. Its number is then missing, by which the coordinator notices the loss.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -18,7 +18,7 @@ const OVERHEAD: usize = 128;
 
 #[derive(Default)]
 struct ToldCounts {
-    /// Several workers may tell something of one chunk: who has the next number sends it next.
+    /// Several workers may send lines and values of one chunk: the one that has the next number sends next.
     told: Mutex<u64>,
     waiting: AtomicUsize,
 }
@@ -29,7 +29,7 @@ impl ToldCounts {
     }
 }
 
-/// Where the task tells.
+/// Where the lines and values of the task go in.
 pub(super) struct Teller {
     sender: UnboundedSender<(u64, RemoteProgress)>,
     counts: Arc<ToldCounts>,
@@ -78,7 +78,7 @@ impl Told {
         next
     }
 
-    /// How often the task has told something, also what was dropped.
+    /// The number of lines and values of the task, those that were dropped included.
     pub(super) fn count(&self) -> u64 {
         *self.counts.told()
     }

@@ -141,7 +141,7 @@ impl ClusterBuilder {
     /// cluster's. Default: the line is written to standard output, with control characters escaped.
     ///
     /// Lines, and values of [`Context::emit`](procession::Context::emit), come in messages that may be lost, for
-    /// example while a server restarts, if the task tells more than 16 MiB that cannot be sent yet, or if one
+    /// example while a server restarts, if the task sends more than 16 MiB that cannot be sent yet, or if one
     /// of them has more than 256 KiB. Each loss is reported as [`ClusterEvent::Missed`].
     ///
     /// ```

@@ -110,7 +110,7 @@ impl ClusterDriver {
         }
     }
 
-    /// All that the task told was heard, or does not come.
+    /// All lines and values of the task have come, or do not come any more.
     pub(super) fn complete_heard(&mut self, task: DrivenMember, head: BodyHead, inline: Bytes) {
         let ended = EndedTask::from(task);
         if head.object.is_none() {

@@ -1,5 +1,5 @@
-//! What tasks tell before their results: lines for the program's function, values for futures. The messages may be
-//! lost; they are numbered, and a result says how many there were.
+//! Lines and values that tasks send before their results: lines for the program's function, values for futures. The
+//! messages may be lost; they are numbered, and a result says how many there were.
 
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -17,7 +17,7 @@ use crate::delivery::Completion;
 use crate::message::{Body, BodyHead, SaidHead, split};
 use crate::names::job_and_id;
 
-/// How long a result waits for what its task told before it.
+/// How long a result waits for the lines and values that its task sent before it.
 pub(super) const LATE: Duration = Duration::from_secs(1);
 /// The most lines of one task that wait for the program's function.
 const MOST_LINES: usize = 10_000;
@@ -49,12 +49,12 @@ pub(super) struct HeardTask {
     attempt: u32,
     next: u64,
     /// This coordinator has sent the task. If it has attached to it, it receives what is sent from then on, and
-    /// misses nothing that was told before.
+    /// misses nothing that was sent before.
     pub(super) is_whole: bool,
     lines: Option<Arc<LineQueue>>,
 }
 
-/// A task whose result is there before all that it told.
+/// A task whose result has come before all of its lines and values.
 pub(super) struct UnheardTask {
     task: DrivenMember,
     attempt: u32,
@@ -157,7 +157,7 @@ impl ClusterDriver {
         }
     }
 
-    /// Whether a result has to wait for what its task told before it. If so, it is kept here.
+    /// Whether a result has to wait for lines and values of its task. If so, it is kept here.
     pub(super) fn waits_for_said(
         &mut self,
         place: (u64, usize),

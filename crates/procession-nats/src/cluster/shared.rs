@@ -1,4 +1,4 @@
-//! What the program's threads and the driver share: counters, the table of hosts, what was told.
+//! What the program's threads and the driver share: counters, the table of hosts, events that were reported.
 
 use std::collections::HashSet;
 use std::fmt;
@@ -40,7 +40,7 @@ pub enum ClusterEvent {
     },
     /// A message that was to be in the queue was not, and was sent again.
     Requeued(TaskId),
-    /// Lines or values that a task told before its result were lost on their way.
+    /// Lines or values that a task sent before its result were lost on their way.
     Missed {
         /// The task.
         task: TaskId,

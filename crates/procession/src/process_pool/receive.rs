@@ -241,7 +241,7 @@ struct ReplyEvents<'r> {
 }
 
 impl<'r> ReplyEvents<'r> {
-    /// Adds the records. Returns what a task tells, if the last record is that.
+    /// Adds the records. Returns what a task has sent while it runs, if the last record is that.
     fn add_all(
         &mut self,
         taken: &'r [ReceivedReplies],

@@ -1,4 +1,4 @@
-//! [`Unasked`]: what a task tells while it runs.
+//! [`Unasked`]: what a task sends while it runs.
 
 use super::inner::PoolInner;
 use super::worker_handle::WorkerHandle;
@@ -8,7 +8,7 @@ use crate::progress_lines::Said;
 use crate::task::TaskId;
 use crate::transport::Garbled;
 
-/// What a task tells while it runs, with the id of the task.
+/// What a task sends while it runs, with the id of the task.
 pub(super) enum Unasked<'r> {
     Line(u64, &'r str),
     /// `None`: its attachment could not be received.

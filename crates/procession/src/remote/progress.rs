@@ -1,4 +1,4 @@
-//! [`RemoteProgress`]: what a task tells before its result, on its way to the executor of another host.
+//! [`RemoteProgress`]: a line or value that a task sends before its result, on its way to the executor on another host.
 
 use serde::{Deserialize, Serialize};
 
@@ -142,7 +142,7 @@ impl RemoteProgress {
 }
 
 impl RemotePromise {
-    /// Passes on what the task has told, if that is a value, or one that was lost. Lines are for the program's
+    /// Passes on what the task has sent, if that is a value, or one that was lost. Lines are for the program's
     /// function, which the executor calls.
     /// See the example of [`ProcessPool::run_remote`](crate::ProcessPool::run_remote).
     pub fn progress(&self, progress: RemoteProgress) {

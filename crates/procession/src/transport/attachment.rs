@@ -1,4 +1,4 @@
-//! Attachments: a long text and the blobs of a record, sent through the socket.
+//! Attachments: a long text and the blobs of a record, sent through the socket or named in the record.
 //!
 //! An attachment is sent in one or more messages. Items up to [`SHORT`] bytes are in the message. A
 //! longer item is in a segment ([`segments`](super::segments)), if one is free and it is in no file; else it
@@ -63,8 +63,8 @@ const SHORT: usize = 1024;
 pub(crate) const MOST_APPENDED: usize = 128;
 /// The most items of an attachment: a text and the blobs.
 const MOST_ITEMS: usize = blob::MOST + 1;
-/// Maximum number of messages up to the last one of an attachment. Each message of the attachment has an item. Before them
-/// there may be messages of attachments that the sender gave up: as many as the socket holds, so several hundreds.
+/// Maximum number of messages up to the last one of an attachment. Each message of the attachment has an item. Before
+/// them there may be messages of attachments that the sender gave up: as many as the socket holds, so several hundreds.
 const MOST_MESSAGES: u64 = 32 * 1024;
 
 /// One received item.
@@ -231,8 +231,8 @@ impl Assembly {
     }
 
     /// The attachment of the record that was just read, and that has this appendix. If the appendix is empty, the whole
-    /// attachment was sent before the record. If this process lacks a resource to receive it for longer than `patience`, the
-    /// attachment is [lost](Attachment::lost), and the next one can be received.
+    /// attachment was sent before the record. If this process lacks a resource to receive it for longer than
+    /// `patience`, the attachment is [lost](Attachment::lost), and the next one can be received.
     pub(crate) fn next(
         &mut self,
         appendix: &[u8],

@@ -1,4 +1,4 @@
-//! What tasks tell while they run: lines and partial results, as records to the coordinator.
+//! Lines and partial results that tasks send while they run, as records to the coordinator.
 
 use super::ReplySender;
 use crate::future::{EncodedPartial, PartialError};
