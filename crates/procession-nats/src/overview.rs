@@ -62,7 +62,7 @@ impl HostsOverview {
         let (mut takers, mut slots, mut free) = (0, 0_usize, 0_usize);
         for host in of_build().filter(|host| !host.is_draining) {
             takers += 1;
-            // Any client that may write leases chooses these numbers.
+            // Any client that may write leases chooses these numbers, so their sum may be too large.
             slots = slots.saturating_add(host.slots);
             free = free.saturating_add(host.slots.saturating_sub(host.busy));
         }
@@ -111,7 +111,7 @@ async fn read(link: &Link) -> Result<HostsOverview, NoAnswer> {
         if let Some(build) = subject.split('.').nth(2) {
             let waiting = overview.waiting.entry(build.to_owned()).or_default();
             let tasks = number.as_u64().unwrap_or_default().saturating_mul(tasks_in(subject));
-            // Any client that may write into the queue chooses these numbers.
+            // Any client that may write into the queue chooses these numbers, so their sum may be too large.
             *waiting = waiting.saturating_add(tasks);
         }
     }

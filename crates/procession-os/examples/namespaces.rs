@@ -6,9 +6,10 @@
 //! ```
 //!
 //! The argument is the number of processes for each row, 200 by default. The program starts itself as these processes,
-//! one for each row in turn. Each process makes the namespaces of its row, prints how much CPU time that took, and ends.
-//! The second column is what such a process uses in all beyond one that makes none: what its end costs as well. For
-//! control groups it is what the process that starts another one uses beyond a start without a group.
+//! one for each row in turn. Each process makes the namespaces of its row, prints how much CPU time that took, and
+//! ends. The second column is the whole CPU time of such a process, less that of a process that makes no namespaces. So
+//! it includes what the end costs. For control groups it is the CPU time that the starting process uses for a start,
+//! less that for a start without a group.
 
 #![allow(unsafe_code, reason = "no safe interface makes a namespace")]
 

@@ -15,9 +15,9 @@ pub struct HeldDir(OwnedFd);
 /// The names in a directory.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub struct HeldNames {
-    /// Those of regular files.
+    /// The names of regular files.
     pub files: Vec<String>,
-    /// Those of directories.
+    /// The names of directories.
     pub dirs: Vec<String>,
 }
 

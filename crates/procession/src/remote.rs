@@ -123,8 +123,9 @@ impl RemoteTask {
         &self.blobs
     }
 
-    /// The same after this number of attempts on other hosts, which [`Context::attempt`](crate::Context::attempt)
-    /// counts as well. It is not among the [bytes](Self::to_bytes): the host that runs the task says it.
+    /// The same task, after this number of attempts on other hosts, which
+    /// [`Context::attempt`](crate::Context::attempt) counts, too. The number is not among the
+    /// [bytes](Self::to_bytes): the host that runs the task calls this.
     ///
     /// ```
     /// # use procession::*;
@@ -266,8 +267,8 @@ impl RemoteResult {
         Self(Content::Error(error))
     }
 
-    /// The same of a worker of this host: errors that name a worker name the host as well, and count the attempts that
-    /// the task had on other hosts before.
+    /// The same result, from a worker of the host `name`. An error that names the worker then also names the host, and
+    /// counts the `earlier` attempts that the task had on other hosts.
     ///
     /// ```
     /// # use procession::*;

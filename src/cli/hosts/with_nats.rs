@@ -69,7 +69,7 @@ pub(in crate::cli) fn cluster(
 /// How many tasks of this build the hosts run at a time. Those that a host holds beyond its workers have to wait there.
 fn run_at_a_time(hosts: &[HostLease]) -> usize {
     let ours = hosts.iter().filter(|host| host.build == BUILD && !host.is_draining);
-    // Any client that may write leases chooses these numbers.
+    // Any client that may write leases chooses these numbers, so their sum may be too large.
     ours.map(|host| host.slots.min(host.workers)).fold(0, usize::saturating_add)
 }
 

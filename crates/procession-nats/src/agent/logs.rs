@@ -64,8 +64,8 @@ fn room(bytes: &[u8]) -> u64 {
     (MOST_BYTES - bytes.len()) as u64
 }
 
-/// Finds the log files, in the directory and in those in it. A worker writes into one of these, and may put something
-/// else in its place at any time: each is opened before it is read, and links, pipes and the like are ignored.
+/// Finds the log files in the directory and in its subdirectories. A worker writes into such a file, and may put
+/// something else in its place at any time. So each file is opened first; links, pipes and the like are ignored.
 fn find(dir: &HeldDir) -> io::Result<Vec<FoundFile>> {
     let mut found = Vec::new();
     let names = dir.names()?;

@@ -81,7 +81,7 @@ impl ClusterDriver {
         let ours = table.live(Instant::now());
         for lease in ours.filter(|it| it.build == self.shared.build && !it.is_draining) {
             slots.least = if slots.all == 0 { lease.slots } else { slots.least.min(lease.slots) };
-            // Any client that may write leases chooses these numbers.
+            // Any client that may write leases chooses these numbers, so their sum may be too large.
             slots.all = slots.all.saturating_add(lease.slots);
         }
         drop(table);

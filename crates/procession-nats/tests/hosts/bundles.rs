@@ -1,4 +1,4 @@
-//! Short tasks that travel together: each has its own result, is cancelled alone, and is lost or begun again for itself.
+//! Short tasks that travel together: each has its own result, is cancelled alone, and is lost or begun again alone.
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};

@@ -124,7 +124,7 @@ pub(super) enum ItemResult {
     Error(TaskError),
 }
 
-/// The same of the workers of this host: see [`TaskError::on_host`].
+/// The same results, from workers of the host `name`: see [`TaskError::on_host`].
 pub(super) fn on_host(items: Vec<ItemResult>, name: &str, earlier: u32) -> Vec<ItemResult> {
     let of_item = |item| match item {
         ItemResult::Error(error) => ItemResult::Error(error.on_host(name, earlier)),

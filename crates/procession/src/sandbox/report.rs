@@ -53,7 +53,7 @@ impl SandboxReport {
         &self.layers
     }
 
-    /// This, with other layers in front of it.
+    /// This report, with these layers in front of its own.
     pub(crate) fn behind(&self, layers: &[Layer]) -> Self {
         Self { layers: [layers, &self.layers].concat() }
     }

@@ -198,7 +198,8 @@ pub fn attachment(mut data: &[u8]) {
                 let _ = whole.take_blobs().len();
             }
         }
-        // Nor messages of it: an empty one looks like the end and stays in the socket, and others may be behind it.
+        // The next input must not see messages of this one, either. An empty message looks like the end of the other
+        // side and stays in the socket, and others may be behind it.
         while ours.discard().is_some() {}
     });
 }

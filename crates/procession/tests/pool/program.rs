@@ -158,7 +158,7 @@ fn endures() {
     println!("it works");
 }
 
-/// Each template is killed as soon as it has made a copy, before it can tell. Nobody else waits for these copies.
+/// Each template is killed as soon as it has made a copy, before it can answer. No other process reaps these copies.
 fn has_templates_that_die() {
     let children = || {
         let threads = fs::read_dir("/proc/self/task").expect("a directory").flatten();

@@ -83,7 +83,7 @@ pub(super) struct SimTask {
     /// The number of workers that ended when it was the first task to run, and were not ended by
     /// the pool.
     pub ends: u32,
-    /// How much these ends weigh: eight are an attempt.
+    /// The sum of the weights of these ends. A sum of 8 counts as an attempt.
     pub weight: u32,
     pub priority: i32,
     /// The first task of its job.

@@ -65,7 +65,7 @@ fn an_attachment_with_more_bytes_than_it_may_have_is_lost_and_the_next_one_arriv
         let mut got = assembly.next(&[], &other, &mut Patience::none()).expect("sound");
         assert_eq!((got.lost().is_some(), got.take_blobs()), (false, most));
     }
-    // What is beyond the bound is not even opened: within it, a file that is not sealed is an error.
+    // A file beyond the bound is lost and is not opened. This one is not sealed, so within the bound it is an error.
     let Ok(file) = rustix::fs::memfd_create("x", rustix::fs::MemfdFlags::CLOEXEC) else { return };
     for (length, is_lost) in [(50_001_u64, true), (u64::MAX >> 2, true), (50_000, false)] {
         let bytes = [&[KIND, IS_FIRST, 1][..], &length.to_le_bytes()].concat();

@@ -199,7 +199,7 @@ pub(super) fn a_program_that_becomes_another_user_goes_on_without_control_groups
 
 pub(super) fn threads_are_bounded_by_a_control_group() {
     const MOST: usize = 1_024;
-    // As root as well, for whom the layer `namespaces` bounds none.
+    // Also if this program runs as root: the layer `namespaces` does not bound the threads of root.
     for sandbox in [Sandbox::basic(), Sandbox::strict()] {
         let pool = pool_with("cgroup.threads", sandbox);
         let started = pool.submit(Bomb(2 * MOST)).result().expect("an output");
