@@ -317,15 +317,13 @@ impl Assembly {
         let (lengths, mut inline) =
             rest.split_at_checked(LENGTH * usize::from(*items)).ok_or(Garbled)?;
         // A part before `IS_FIRST` belongs to an attachment that the sender gave up.
-        let part = self.part.take().filter(|_| flags & IS_FIRST == 0);
-        let mut part = match flags & IS_FIRST {
-            0 => part.ok_or(Garbled)?,
-            _ => Attachment::default(),
-        };
+        let part = self.part.take();
+        let mut part =
+            if flags & IS_FIRST != 0 { Attachment::default() } else { part.ok_or(Garbled)? };
         let mut fds = fds.into_iter();
         let mut items_received = Vec::with_capacity(usize::from(*items));
-        let mut lost = part.lost.take();
-        lost = lost.or_else(|| shortage.map(|error| io::Error::from(error).to_string()));
+        let shortage = || shortage.map(|error| io::Error::from(error).to_string());
+        let mut lost = part.lost.take().or_else(shortage);
         for length in lengths.chunks_exact(LENGTH) {
             let length = u64::from_le_bytes(length.try_into().map_err(|_| Garbled)?);
             part.bytes = part.bytes.saturating_add(bytes_of(length));
