@@ -11,13 +11,14 @@ use std::io::{Read, Write};
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, Once};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use assert_cmd::cargo::cargo_bin;
 use rustix::process::{Pid, Signal, kill_process, test_kill_process};
 use serde_json::Value;
+use signal_hook::consts::SIGHUP;
 
 /// Far longer than anything here may take: a test that hangs must fail, not wait.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
@@ -42,6 +43,17 @@ pub(crate) fn how<'a>(mode: &'a str, workers: &'a str, most: &'a str) -> Vec<&'a
     }
 }
 
+/// Lets the programs that tests start end on SIGHUP, also where the tests themselves run under `nohup`. A program inherits
+/// an ignored signal; a caught one has its default action again after `exec`.
+fn heed_the_end_of_a_terminal() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        if procession_os::signals::is_ignored(SIGHUP) {
+            signal_hook::flag::register(SIGHUP, Arc::default()).unwrap();
+        }
+    });
+}
+
 /// An empty directory to run programs in: `downloads` and `logs` come to lie here.
 pub(crate) struct Sandbox {
     dir: tempfile::TempDir,
@@ -49,6 +61,7 @@ pub(crate) struct Sandbox {
 
 impl Sandbox {
     pub(crate) fn new() -> Self {
+        heed_the_end_of_a_terminal();
         Sandbox { dir: tempfile::tempdir().unwrap() }
     }
 
