@@ -102,15 +102,17 @@ mod cpus {
 /// Elsewhere there is no such thing, and all placements are the system's own.
 #[cfg(not(target_os = "linux"))]
 mod cpus {
-    pub(crate) type Set = ();
+    pub(super) struct Set;
 
-    pub(crate) fn allowed() -> Set {}
+    pub(super) fn allowed() -> Set {
+        Set
+    }
 
-    pub(crate) fn numbers((): &Set) -> Vec<usize> {
+    pub(super) fn numbers(_: &Set) -> Vec<usize> {
         Vec::new()
     }
 
-    pub(crate) fn set((): &Set) {}
+    pub(super) fn set(_: &Set) {}
 
-    pub(crate) fn keep_to(_: usize) {}
+    pub(super) fn keep_to(_: usize) {}
 }
