@@ -126,6 +126,7 @@ fn lose_the_stack(_: usize, _: Option<usize>) {}
 
 /// An address in memory for which the system asks its user, which never answers; `None` if the system does
 /// not do so.
+#[cfg(target_os = "linux")]
 fn never_filled() -> Option<usize> {
     const USER_MODE_ONLY: libc::c_int = 1;
     const API: libc::Ioctl = 0xc018_aa3f_u32 as libc::Ioctl;
@@ -146,6 +147,11 @@ fn never_filled() -> Option<usize> {
             && libc::ioctl(fd, REGISTER, register.as_mut_ptr()) == 0;
         is_done.then_some(memory as usize + LENGTH / 2)
     }
+}
+
+#[cfg(not(target_os = "linux"))]
+fn never_filled() -> Option<usize> {
+    None
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]

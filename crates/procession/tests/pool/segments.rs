@@ -103,13 +103,15 @@ impl Task for Use {
     }
 }
 
-#[cfg(target_os = "linux")]
 fn check_in_a_copy(blob: &Blob, go: &std::path::Path, notes: &std::path::Path) {
     let first = blob[0];
     // SAFETY: the copy has one thread, uses its memory and files, and ends without running anything else.
     if unsafe { libc::fork() } == 0 {
+        #[cfg(target_os = "linux")]
         // SAFETY: numbers alone.
-        unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, 0) };
+        unsafe {
+            libc::prctl(libc::PR_SET_PDEATHSIG, 0)
+        };
         let began = Instant::now();
         while !go.exists() && began.elapsed() < Duration::from_secs(60) {
             std::thread::sleep(Duration::from_millis(5));
@@ -120,11 +122,6 @@ fn check_in_a_copy(blob: &Blob, go: &std::path::Path, notes: &std::path::Path) {
         // SAFETY: it takes a number and does not return.
         unsafe { libc::_exit(0) };
     }
-}
-
-#[cfg(not(target_os = "linux"))]
-fn check_in_a_copy(_: &Blob, _: &std::path::Path, notes: &std::path::Path) {
-    let _ = fs::write(notes, "whole");
 }
 
 /// How many memory files of payloads this process has open or mapped.

@@ -102,6 +102,7 @@ pub(crate) fn wake(events: u64) {
     // SAFETY: the word is in the memory that this process shares, which stays mapped; all use it as an atomic word.
     unsafe {
         AtomicU32::from_ptr(word).fetch_add(1, Ordering::SeqCst);
+        #[cfg(target_os = "linux")]
         libc::syscall(libc::SYS_futex, word, libc::FUTEX_WAKE, i32::MAX);
     }
 }

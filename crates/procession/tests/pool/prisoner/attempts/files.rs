@@ -15,7 +15,8 @@ const LISTXATTRAT: i64 = 465;
 /// What a file is apart from its content: landlock does not ask about that.
 pub(super) fn metadata(targets: &Targets<'_>) -> Vec<Attempt> {
     let path = text(targets.secret);
-    let mut all = vec![
+    let mut all = older_calls(path);
+    all.extend([
         open("its mode, by path", vec![step!(libc::SYS_fchmodat, HERE, path, 0o666)]),
         open("its mode, by the newer call", vec![step!(FCHMODAT2, HERE, path, 0o600, 0)]),
         open("its times", vec![step!(libc::SYS_utimensat, HERE, path, 0, 0)]),
@@ -50,17 +51,26 @@ pub(super) fn metadata(targets: &Targets<'_>) -> Vec<Attempt> {
                 0
             )],
         ),
-    ];
-    #[cfg(target_arch = "x86_64")]
-    all.extend([
+    ]);
+    all
+}
+
+/// The same by calls that newer processors do not have.
+#[cfg(target_arch = "x86_64")]
+fn older_calls(path: &str) -> Vec<Attempt> {
+    vec![
         maybe("its mode", vec![step!(libc::SYS_chmod, path, 0o666)]),
         maybe("its owner, by the oldest call", vec![step!(libc::SYS_chown, path, -1, -1)]),
         maybe("the owner of a link", vec![step!(libc::SYS_lchown, path, -1, -1)]),
         maybe("its times, by an older call", vec![step!(libc::SYS_utimes, path, 0)]),
         maybe("its times, by the oldest call", vec![step!(libc::SYS_utime, path, 0)]),
         maybe("its times, below a directory", vec![step!(libc::SYS_futimesat, HERE, path, 0)]),
-    ]);
-    all
+    ]
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+fn older_calls(_: &str) -> Vec<Attempt> {
+    Vec::new()
 }
 
 /// What is in files, and how they are called.
