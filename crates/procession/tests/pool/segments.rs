@@ -1,7 +1,7 @@
 //! Long payloads go through segments: memory that is used again. Nothing that was handed over changes, and
 //! what is not used is given back.
 
-#![cfg_attr(target_os = "linux", allow(unsafe_code, reason = "a task forks"))]
+#![allow(unsafe_code, reason = "a task forks")]
 
 use std::fs;
 use std::path::PathBuf;

@@ -97,12 +97,12 @@ pub(crate) fn ring(events: u64) {
 }
 
 /// Counts an event and wakes all who sleep.
+#[cfg(target_os = "linux")]
 pub(crate) fn wake(events: u64) {
     let word = (shared().from + events) as *mut u32;
     // SAFETY: the word is in the memory that this process shares, which stays mapped; all use it as an atomic word.
     unsafe {
         AtomicU32::from_ptr(word).fetch_add(1, Ordering::SeqCst);
-        #[cfg(target_os = "linux")]
         libc::syscall(libc::SYS_futex, word, libc::FUTEX_WAKE, i32::MAX);
     }
 }

@@ -195,8 +195,6 @@ mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
 
     use super::*;
-    use crate::transport::ReceivedBytes;
-    use procession_os::sealed::Sealed;
 
     fn value(len: usize) -> Option<EncodedPartial> {
         Some(EncodedPartial { attempt: 1, text: vec![0; len], blobs: Vec::new() })
@@ -273,6 +271,9 @@ mod tests {
     #[test]
     #[cfg(target_os = "linux")]
     fn what_is_not_read_keeps_a_bounded_number_of_files() {
+        use crate::transport::ReceivedBytes;
+        use procession_os::sealed::Sealed;
+
         let queue = PartialQueue::new();
         if !procession_os::sealed::is_available() {
             return;
