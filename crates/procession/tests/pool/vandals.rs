@@ -6,7 +6,6 @@
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 use std::{process, thread};
 
@@ -99,6 +98,8 @@ pub(crate) fn ring(events: u64) {
 /// Counts an event and wakes all who sleep.
 #[cfg(target_os = "linux")]
 pub(crate) fn wake(events: u64) {
+    use std::sync::atomic::{AtomicU32, Ordering};
+
     let word = (shared().from + events) as *mut u32;
     // SAFETY: the word is in the memory that this process shares, which stays mapped; all use it as an atomic word.
     unsafe {
