@@ -376,10 +376,11 @@ fn shake_hands(
     build: String,
 ) -> Result<Handshaken, ServeError> {
     let unreachable = |reason: &dyn std::fmt::Display| unreachable(invitation.coordinator, reason);
-    let mut first = HandshakeMessage::receive(socket);
-    if matches!(first, Ok(Some((HandshakeMessage::Begin, _)))) {
-        first = HandshakeMessage::receive(socket);
-    }
+    let receive = || lifeline::receive(socket, invitation.coordinator);
+    let first = match receive() {
+        Ok(Some((HandshakeMessage::Begin, _))) => receive(),
+        first => first,
+    };
     let memory = match first {
         Ok(Some((HandshakeMessage::Memory, mut fds))) => fds.pop(),
         _ => None,
@@ -387,13 +388,12 @@ fn shake_hands(
     let memory = memory.ok_or_else(|| unreachable(&"it sent no memory"))?;
     let region = Arc::new(SharedRegion::open(memory.into()).map_err(io::Error::other)?);
     let (server, name) = lifeline_server(invitation).unzip();
-    let pid = process::id();
-    let hello = HandshakeMessage::Hello(Hello { protocol: PROTOCOL, build, pid, server: name });
-    if hello.send(socket, &[]) != Sent::Yes {
+    let hello = Hello { protocol: PROTOCOL, build, pid: process::id(), server: name };
+    if HandshakeMessage::Hello(hello).send(socket, &[]) != Sent::Yes {
         return Err(unreachable(&"it hung up"));
     }
     let lifeline = server.and_then(|server| accept_lifeline(server, invitation));
-    match HandshakeMessage::receive(socket) {
+    match receive() {
         Ok(Some((HandshakeMessage::Welcome(welcome), _))) => {
             Ok(Handshaken { region, welcome, lifeline })
         }

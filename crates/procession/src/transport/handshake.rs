@@ -248,6 +248,14 @@ impl HandshakeMessage {
 
     /// Waits for the next message. `None` if the other end is closed.
     pub(crate) fn receive(from: &Socket) -> Result<Option<(Self, Vec<OwnedFd>)>, Garbled> {
+        Self::receive_while(from, || true)
+    }
+
+    /// The same. Once a second it asks `may_wait`, and gives `None` if that says no.
+    pub(crate) fn receive_while(
+        from: &Socket,
+        may_wait: impl Fn() -> bool,
+    ) -> Result<Option<(Self, Vec<OwnedFd>)>, Garbled> {
         // A bound for each wait, so that a missed wake-up delays a message by no more.
         const LONGEST_WAIT: Duration = Duration::from_secs(1);
         loop {
@@ -257,6 +265,7 @@ impl HandshakeMessage {
                     let message = serde_json::from_slice(json).map_err(|_| Garbled)?;
                     return Ok(Some((message, fds)));
                 }
+                Received::Nothing if !may_wait() => return Ok(None),
                 Received::Nothing => from.wait_readable(Some(LONGEST_WAIT)),
                 Received::Gone => return Ok(None),
                 Received::Cut | Received::Short(_) => return Err(Garbled),
@@ -303,5 +312,16 @@ mod tests {
         assert!(refused(b"x") && refused(&[KIND]) && refused(&[KIND, b'7']));
         drop(other);
         assert_eq!(HandshakeMessage::receive(&one).expect("sound").map(|_| ()), None);
+    }
+
+    #[test]
+    fn a_wait_ends_when_it_may_not_go_on_though_the_other_end_is_open() {
+        let (one, _other) = Socket::pair().expect("a pair");
+        let asked = std::cell::Cell::new(0);
+        let received = HandshakeMessage::receive_while(&one, || {
+            asked.set(asked.get() + 1);
+            asked.get() < 2
+        });
+        assert_eq!((received.expect("sound").map(|_| ()), asked.get()), (None, 2));
     }
 }

@@ -1,5 +1,6 @@
 //! The lifeline: it breaks when the coordinator ends, and this process ends with it.
 
+use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::time::Duration;
 use std::{io, thread};
@@ -11,7 +12,7 @@ use rustix::fs::Access;
 use super::origin::is_child_of;
 use super::{end_at_once, refused};
 use crate::panics;
-use crate::transport::{self, Invitation, Lifeline};
+use crate::transport::{self, Garbled, HandshakeMessage, Invitation, Lifeline, Socket};
 use procession_os as os;
 use procession_os::threads::ThreadSpec;
 
@@ -51,6 +52,19 @@ pub(super) fn accept_lifeline(
     let (_, Lifeline { token, end }) =
         os::signals::interrupting_after(LONGEST_WAIT, accept).ok()??;
     (token == invitation.token).then_some(end)
+}
+
+/// The next message of the handshake. Ends this process if the coordinator is not its parent any more. A process that
+/// was forked from the coordinator may hold the other end of the socket, which then never closes.
+pub(super) fn receive(
+    socket: &Socket,
+    coordinator: u32,
+) -> Result<Option<(HandshakeMessage, Vec<OwnedFd>)>, Garbled> {
+    let received = HandshakeMessage::receive_while(socket, || is_child_of(coordinator));
+    if matches!(received, Ok(None)) && !is_child_of(coordinator) {
+        end_at_once();
+    }
+    received
 }
 
 /// Interval at which the parent's process id is checked. The lifeline is not enough: a process that was

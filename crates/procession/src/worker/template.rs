@@ -18,7 +18,7 @@ use std::os::fd::OwnedFd;
 use std::process;
 use std::sync::Arc;
 
-use super::{ServeError, take_stdin, unreachable};
+use super::{ServeError, lifeline, take_stdin, unreachable};
 use crate::progress_lines::LineSink;
 use crate::registry::Registry;
 use crate::stop_signal::StopSignal;
@@ -41,7 +41,7 @@ pub(super) fn serve(
     }
     let locals = Arc::<Locals>::default();
     loop {
-        let answer = match HandshakeMessage::receive(&socket) {
+        let answer = match lifeline::receive(&socket, invitation.coordinator) {
             Ok(Some((HandshakeMessage::Preload { name }, fds))) => {
                 match preload(&name, fds, invitation.worker, registry, &locals) {
                     Ok(()) => HandshakeMessage::Preloaded,
