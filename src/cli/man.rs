@@ -35,7 +35,7 @@ pub(super) fn run(args: ManArgs) -> anyhow::Result<ProgramExit> {
 }
 
 fn write_pages(command: clap::Command, dir: &Path) -> anyhow::Result<()> {
-    fs::create_dir_all(dir)?;
+    procession_os::directories::create_all(dir)?;
     // Not in `dir`: other pages may be there.
     let pages = tempfile::tempdir_in(dir)?;
     clap_mangen::generate_to(command, &pages)?;

@@ -17,7 +17,7 @@ use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use procession_os::regular_file;
+use procession_os::{directories, regular_file};
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
 use tempfile::NamedTempFile;
@@ -98,8 +98,7 @@ pub fn prepare(dest: &Path) -> Result<(), SaveError> {
 
 /// Makes a directory with its parents.
 fn make(dir: &Path) -> Result<(), SaveError> {
-    let broken = || dir.ancestors().find(|part| part.is_symlink() && !part.exists());
-    fs::create_dir_all(dir).map_err(|source| match broken() {
+    fs::create_dir_all(dir).map_err(|source| match directories::broken_link(dir) {
         Some(link) => SaveError::BrokenLink { path: link.to_owned() },
         None => SaveError::CannotMake { path: dir.to_owned(), source },
     })

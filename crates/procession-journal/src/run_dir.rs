@@ -116,7 +116,7 @@ impl RunDir {
     fn create_named(logs: &Path, wanted: &str) -> Result<Self, RunDirError> {
         let failed =
             |path: &Path, source| RunDirError::CannotMake { path: path.to_owned(), source };
-        fs::create_dir_all(logs).map_err(|source| failed(logs, source))?;
+        procession_os::directories::create_all(logs).map_err(|source| failed(logs, source))?;
         // Processes in different containers may have the same pid and share the directory.
         let others = (2..).map(|n| format!("{wanted}-{n}"));
         for name in std::iter::once(wanted.to_owned()).chain(others) {

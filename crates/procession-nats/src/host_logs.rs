@@ -1,12 +1,13 @@
 //! [`fetch_logs`]: the log files of the agents, on demand.
 
-use std::fs::{self, OpenOptions};
+use std::fs::OpenOptions;
 use std::io::{self, Write};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use procession::PoolError;
+use procession_os::directories::create_all;
 use serde::{Deserialize, Serialize};
 use tokio::time::{sleep, timeout};
 
@@ -106,10 +107,10 @@ impl HostLogs {
     ///
     /// If a file cannot be created, or exists already.
     pub fn save(&self, dir: &Path) -> io::Result<()> {
-        fs::create_dir_all(dir)?;
+        create_all(dir)?;
         for (path, bytes) in &self.files {
             if let Some((run, _)) = path.split_once('/') {
-                fs::create_dir_all(dir.join(run))?;
+                create_all(&dir.join(run))?;
             }
             let path = dir.join(path);
             let file = OpenOptions::new().write(true).create_new(true).open(&path);
@@ -214,7 +215,7 @@ mod tests {
         let dir = tempfile::tempdir().expect("a directory");
         let logs = answer(&[("run/a.jsonl", 3), ("b", 0)], b"abc").expect("logs");
         logs.save(&dir.path().join("new")).expect("saved");
-        assert_eq!(fs::read(dir.path().join("new/run/a.jsonl")).expect("a file"), b"abc");
+        assert_eq!(std::fs::read(dir.path().join("new/run/a.jsonl")).expect("a file"), b"abc");
         assert!(logs.save(&dir.path().join("new")).is_err(), "nothing is replaced");
         for path in ["../x", "/x", "a/../x", "a//x", ".x", "a/b/c", "", "a\0", "a\nb", "~"] {
             assert!(matches!(answer(&[(path, 0)], b""), Err(NoLogs::Failed(_))), "{path:?}");

@@ -10,6 +10,7 @@ pub mod cgroup;
 pub mod copy;
 pub mod crash;
 pub mod descriptors;
+pub mod directories;
 pub mod environment;
 pub mod file_lock;
 pub mod fork;

@@ -2,7 +2,6 @@
 
 use std::env;
 use std::ffi::OsStr;
-use std::fs;
 use std::io;
 use std::path::{self, Path};
 
@@ -60,7 +59,7 @@ fn build_in(
     }
     let mut sandbox = level.allow(Allow::Network);
     for dir in written {
-        fs::create_dir_all(dir)?;
+        procession_os::directories::create_all(dir)?;
         sandbox = sandbox.write(path::absolute(dir)?);
     }
     for name in ["SSL_CERT_FILE", "SSL_CERT_DIR"] {

@@ -123,7 +123,7 @@ impl CrashKeeper {
         };
         // The program may change its directory later.
         let dir = std::path::absolute(dir).map_err(failed)?;
-        fs::create_dir_all(&dir).map_err(failed)?;
+        procession_os::directories::create_all(&dir).map_err(failed)?;
         drop(new_file(&dir).map_err(failed)?);
         let started = utc(SystemTime::now()).replace(':', "-");
         let writing = Mutex::default();
