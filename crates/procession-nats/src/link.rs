@@ -4,9 +4,11 @@
 mod answer;
 mod denials;
 mod jobs;
+mod pages;
 mod streams;
 
 pub(crate) use answer::Answer;
+pub(crate) use pages::Page;
 pub(crate) use streams::{PutError, StreamAges};
 
 use std::sync::Arc;
@@ -19,12 +21,12 @@ use async_nats::jetstream::stream::RawMessage;
 use async_nats::jetstream::{self, Context};
 use async_nats::{Client, ConnectOptions, Event, Message, StatusCode};
 use bytes::Bytes;
-use futures_util::StreamExt;
 use procession::PoolError;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
 
 use self::denials::Denials;
+use self::pages::PageBytes;
 use crate::cas_write::WriteReply;
 use crate::host_lease::HostLease;
 use crate::names::Names;
@@ -47,6 +49,7 @@ pub(crate) struct Link {
     /// Counts what may have made messages be missed: reconnections, and messages that were dropped here.
     gaps: watch::Receiver<u64>,
     denials: Arc<Denials>,
+    page_bytes: Arc<PageBytes>,
 }
 
 /// A record and what follows it in its message.
@@ -54,24 +57,6 @@ pub(crate) struct Link {
 pub(crate) struct RecordMessage {
     pub(crate) stored: StoredRecord,
     pub(crate) body: Bytes,
-}
-
-/// A message that a stream keeps.
-#[derive(Debug)]
-pub(crate) struct KeptMessage {
-    pub(crate) seq: u64,
-    pub(crate) subject: String,
-    /// When it was stored, by the clock of the server.
-    pub(crate) time: Option<jiff::Timestamp>,
-    pub(crate) payload: Bytes,
-}
-
-impl KeptMessage {
-    /// The lease that it is, if it is one of the instance that its subject names.
-    pub(crate) fn to_lease(&self) -> Option<HostLease> {
-        let (_, instance) = self.subject.rsplit_once('.')?;
-        lease_of(instance, &self.payload)
-    }
 }
 
 /// The lease in a message, if it is one of this instance.
@@ -151,7 +136,8 @@ impl Link {
             .timeout(ANSWER)
             .max_ack_inflight(1 << 16)
             .build(client.clone());
-        let link = Self { client, context, names, gaps, denials };
+        let page_bytes = Arc::default();
+        let link = Self { client, context, names, gaps, denials, page_bytes };
         let deadline = Instant::now() + FIRST_STREAMS;
         while let Err(NoAnswer(why)) = link.make_streams(settings).await {
             if link.denials.last().is_some() || Instant::now() > deadline {
@@ -263,7 +249,7 @@ impl Link {
     /// All leases that were not removed.
     pub(crate) async fn leases(&self) -> Result<Vec<HostLease>, NoAnswer> {
         let stream = self.names.host_stream();
-        let kept = self.scan(&stream, &self.names.lease(">"), 0, usize::MAX).await?;
+        let kept = self.scan(&stream, &self.names.lease(">")).await?;
         Ok(kept.iter().filter_map(|kept| kept.to_lease()).collect())
     }
 
@@ -322,107 +308,6 @@ impl Link {
             Some(status) => Err(NoAnswer(format!("a message was looked for: {status}"))),
         }
     }
-
-    /// The messages of a stream with such subjects, from a sequence number on; at most about `most`.
-    pub(crate) async fn scan(
-        &self,
-        stream: &str,
-        subjects: &str,
-        from: u64,
-        most: usize,
-    ) -> Result<Vec<KeptMessage>, NoAnswer> {
-        const BATCH: usize = 256;
-        let mut all = Vec::new();
-        let mut from = from;
-        while all.len() < most {
-            let some = self.scan_once(stream, subjects, from, BATCH).await?;
-            let is_last = some.len() < BATCH;
-            from = some.last().map_or(from, |last| last.seq + 1);
-            all.extend(some);
-            if is_last {
-                break;
-            }
-        }
-        Ok(all)
-    }
-
-    /// The first message of a stream with such a subject.
-    pub(crate) async fn first(
-        &self,
-        stream: &str,
-        subjects: &str,
-    ) -> Result<Option<KeptMessage>, NoAnswer> {
-        Ok(self.scan_once(stream, subjects, 0, 1).await?.into_iter().next())
-    }
-
-    async fn scan_once(
-        &self,
-        stream: &str,
-        subjects: &str,
-        from: u64,
-        batch: usize,
-    ) -> Result<Vec<KeptMessage>, NoAnswer> {
-        self.connected().await;
-        let failed = |error: &dyn std::fmt::Display| NoAnswer(error.to_string());
-        let inbox = self.client.new_inbox();
-        let subscribed = self.client.subscribe(inbox.clone()).await;
-        let mut answers = subscribed.map_err(|error| failed(&error))?;
-        let request =
-            serde_json::json!({ "seq": from.max(1), "next_by_subj": subjects, "batch": batch });
-        let subject = format!("$JS.API.DIRECT.GET.{stream}");
-        let payload = request.to_string().into();
-        let sent = self.client.publish_with_reply(subject, inbox, payload).await;
-        sent.map_err(|error| failed(&error))?;
-        let mut kept = Vec::new();
-        loop {
-            let answer = timeout(ANSWER, answers.next()).await;
-            let Ok(Some(answer)) = answer else {
-                return Err(NoAnswer("a stream was read, and its answer did not end".to_owned()));
-            };
-            match answer.status {
-                None => {}
-                Some(status) if status.as_u16() == 204 || status == StatusCode::NOT_FOUND => {
-                    return Ok(kept);
-                }
-                Some(status) => return Err(NoAnswer(format!("a stream was read: {status}"))),
-            }
-            let headers = answer.headers.as_ref();
-            let subject = headers.and_then(|headers| headers.get("Nats-Subject"));
-            if let (Some(subject), Some(seq)) = (subject, header(&answer, "Nats-Sequence")) {
-                let time = headers.and_then(|headers| headers.get("Nats-Time-Stamp"));
-                let time = time.and_then(|time| time.as_str().parse().ok());
-                let (subject, payload) = (subject.as_str().to_owned(), answer.payload);
-                kept.push(KeptMessage { seq, subject, time, payload });
-            }
-        }
-    }
-
-    /// The first record of a job from a sequence number on, if there is one.
-    pub(crate) async fn next_record(
-        &self,
-        job: &str,
-        from: u64,
-    ) -> Result<Vec<(u64, RecordMessage)>, NoAnswer> {
-        let subjects = self.names.records_of_job(job);
-        let kept = self.scan_once(&self.names.records(), &subjects, from, 1).await?;
-        Ok(kept.into_iter().filter_map(record_of).collect())
-    }
-
-    /// All records of a job from a sequence number on.
-    pub(crate) async fn scan_records(
-        &self,
-        job: &str,
-        from: u64,
-    ) -> Result<Vec<(u64, RecordMessage)>, NoAnswer> {
-        let subjects = self.names.records_of_job(job);
-        let kept = self.scan(&self.names.records(), &subjects, from, usize::MAX).await?;
-        Ok(kept.into_iter().filter_map(record_of).collect())
-    }
-}
-
-fn record_of(kept: KeptMessage) -> Option<(u64, RecordMessage)> {
-    let (_, id) = crate::names::job_and_id(&kept.subject)?;
-    Some((id, RecordMessage::new(kept.seq, &kept.payload)?))
 }
 
 /// An error with its causes.

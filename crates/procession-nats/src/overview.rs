@@ -127,7 +127,7 @@ async fn read(link: &Link) -> Result<HostsOverview, NoAnswer> {
         }
     }
     let stream = link.names.host_stream();
-    for kept in link.scan(&stream, &link.names.lease(">"), 0, usize::MAX).await? {
+    for kept in link.scan(&stream, &link.names.lease(">")).await? {
         let Some(lease) = kept.to_lease() else { continue };
         // Both by the clock of the server.
         let age = now.zip(kept.time).map(|(now, then)| now.duration_since(then));

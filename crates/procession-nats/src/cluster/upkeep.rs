@@ -13,7 +13,7 @@ use super::driver::{ClusterDriver, ClusterNote};
 use super::said::LATE;
 use super::shared::ClusterEvent;
 use crate::host_lease::HostLease;
-use crate::link::{Link, NoAnswer, RecordMessage, StreamAges};
+use crate::link::{Link, NoAnswer, Page, RecordMessage, StreamAges};
 use crate::owner::OwnerEvent;
 
 /// A message that has waited for this long is looked for in the queue.
@@ -30,7 +30,7 @@ pub(crate) enum UpkeepNote {
     /// All leases were read.
     Leases(Vec<HostLease>),
     /// Records were read from this sequence number on.
-    Scanned { gap: u64, records: Result<Vec<(u64, RecordMessage)>, NoAnswer> },
+    Scanned { gap: u64, page: Result<Page<(u64, RecordMessage)>, NoAnswer> },
     /// The streams were looked at.
     Streams(Result<StreamAges, NoAnswer>),
 }
@@ -138,7 +138,7 @@ impl ClusterDriver {
                     }
                 }
             }
-            UpkeepNote::Scanned { gap, records } => self.has_scanned(gap, records),
+            UpkeepNote::Scanned { gap, page } => self.has_scanned(gap, page),
             UpkeepNote::Streams(ages) => self.streams_are(ages),
         }
     }
@@ -236,18 +236,18 @@ impl ClusterDriver {
         let (from, has_gap) = (self.upkeep.checked + 1, self.upkeep.scanned < gap);
         let probe_from = self.seen + 1;
         self.send_when_done(async move {
-            let records = if has_gap {
-                link.scan_records(&shared.job, from).await
+            let page = if has_gap {
+                link.records(&shared.job, from).await
             } else {
                 link.next_record(&shared.job, probe_from).await
             };
-            UpkeepNote::Scanned { gap, records }
+            UpkeepNote::Scanned { gap, page }
         });
     }
 
-    fn has_scanned(&mut self, gap: u64, records: Result<Vec<(u64, RecordMessage)>, NoAnswer>) {
+    fn has_scanned(&mut self, gap: u64, page: Result<Page<(u64, RecordMessage)>, NoAnswer>) {
         self.upkeep.is_scanning = false;
-        let Ok(records) = records else { return };
+        let Ok(Page { items: records, next }) = page else { return };
         let was_gap = self.upkeep.scanned < gap;
         for (id, RecordMessage { stored, body }) in records {
             let is_news = stored.seq > self.seen;
@@ -258,6 +258,14 @@ impl ClusterDriver {
             } else if is_news {
                 self.upkeep.gap += 1;
             }
+        }
+        match next {
+            // All before it are known now, also if the connection is lost again.
+            Some(next) if was_gap => {
+                self.upkeep.checked = self.upkeep.checked.max(next - 1);
+                return self.look_for_records();
+            }
+            _ => {}
         }
         if was_gap {
             self.upkeep.scanned = gap;

@@ -41,7 +41,7 @@ impl Link {
     pub(crate) async fn remove_bodies(&self, job: &str) -> Result<(), NoAnswer> {
         let (stream, subjects) = (self.names.body_stream(), self.names.body_infos());
         let prefix = format!("{job}.");
-        for kept in self.scan(&stream, &subjects, 0, usize::MAX).await? {
+        for kept in self.scan(&stream, &subjects).await? {
             let Ok(about) = serde_json::from_slice::<Value>(&kept.payload) else { continue };
             let name = about["name"].as_str().unwrap_or_default();
             if name.starts_with(&prefix) && about["deleted"] != true {

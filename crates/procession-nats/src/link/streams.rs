@@ -255,10 +255,10 @@ impl Link {
         let (stream, subject) = (self.names.body_stream(), self.names.body_chunks(nuid));
         let (mut body, mut from) = (Vec::with_capacity(len.min(1 << 20)), 0);
         while body.len() < len {
-            let chunks = self.scan_once(&stream, &subject, from, CHUNKS).await?;
-            let Some(last) = chunks.last() else { break };
+            let page = self.page(&stream, &subject, from, CHUNKS).await?;
+            let Some(last) = page.items.last() else { break };
             from = last.seq + 1;
-            chunks.iter().for_each(|chunk| body.extend_from_slice(&chunk.payload));
+            page.items.iter().for_each(|chunk| body.extend_from_slice(&chunk.payload));
         }
         Ok(body)
     }
