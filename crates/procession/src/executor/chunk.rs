@@ -6,16 +6,18 @@
 mod in_async;
 mod local;
 mod promise;
+mod results_core;
+mod signal;
 
 use std::any::Any;
 use std::ops::Range;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::task::Waker;
+use std::sync::Arc;
 use std::time::Duration;
 use std::vec;
 
 pub(crate) use self::local::{LocalChunk, LocalChunkExecutor, collect};
 use self::promise::promise_of;
+use self::results_core::{Awaited, PendingResults, ResultsCore, Slot, state_of};
 use super::Job;
 use super::engine::Canceller;
 use crate::codec::{self, Encoding, with_encoding};
@@ -83,39 +85,6 @@ pub(crate) struct Results<O> {
     is_empty: bool,
 }
 
-struct ResultsCore<O> {
-    id: TaskId,
-    inner: Mutex<PendingResults<O>>,
-    arrived: Condvar,
-}
-
-struct PendingResults<O> {
-    slots: Vec<Slot<O>>,
-    /// Number of pending results.
-    pending: usize,
-    /// What the consumer waits for.
-    awaited: Option<Awaited>,
-    /// Async code that waits for it.
-    waker: Option<Waker>,
-    /// Gets a message when results arrive after none had, if they are taken as they arrive.
-    watcher: Option<Watcher>,
-    /// Indices of the results that have arrived and were not taken, if there is a watcher.
-    arrived: Vec<usize>,
-}
-
-enum Slot<O> {
-    Pending,
-    /// Errors are boxed because they are rare and large.
-    Ready(Result<O, Box<TaskError>>),
-    Taken,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Awaited {
-    All,
-    One(usize),
-}
-
 /// Longest wait for all results of a chunk; after it, a wait ends with the next result. One wake-up
 /// takes longer than many short tasks.
 const WAIT_FOR_ALL: Duration = Duration::from_millis(2);
@@ -178,35 +147,12 @@ pub(crate) fn encode<T: Task>(tasks: &mut impl Iterator<Item = T>, max: usize) -
     if ends.is_empty() {
         return (None, end);
     }
-    let (state, results) = state_of(ends.len());
+    let (state, results) = state_of(ends.len(), ());
     let id = state.id;
     let promise = with_encoding!(T::ENCODING, F => promise_of::<F, T::Output>(state, T::NAME));
     let (name, encoding, earlier) = (T::NAME, T::ENCODING, 0);
     let chunk = EncodedChunk { id, name, encoding, text, ends, earlier, promise };
     (Some((chunk, results)), end)
-}
-
-/// The state and the results of a chunk of `len` tasks, all of them pending.
-fn state_of<O>(len: usize) -> (Arc<ResultsCore<O>>, Results<O>) {
-    let id = TaskId::next_many(len);
-    let slots = (0..len).map(|_| Slot::Pending).collect();
-    let inner = PendingResults {
-        slots,
-        pending: len,
-        awaited: None,
-        waker: None,
-        watcher: None,
-        arrived: Vec::new(),
-    };
-    let state = Arc::new(ResultsCore { id, inner: Mutex::new(inner), arrived: Condvar::new() });
-    let results = Results {
-        state: Arc::clone(&state),
-        len,
-        next: 0,
-        ready: Vec::new().into_iter(),
-        is_empty: false,
-    };
-    (state, results)
 }
 
 impl<O> Results<O> {
@@ -261,23 +207,41 @@ impl<O> Results<O> {
         Some(item)
     }
 
-    /// Waits for the next result. `None`: all were yielded.
-    pub(crate) fn next(
+    /// Waits for the next result, for [`take_ready`](Self::take_ready). Returns false if all were yielded.
+    ///
+    /// # Errors
+    ///
+    /// The next result, which cannot be waited for here.
+    pub(crate) fn wait_for_next(
         &mut self,
         executor: impl FnOnce() -> Option<Canceller>,
-    ) -> Option<Result<O, TaskError>> {
-        if self.ready.as_slice().is_empty() {
+    ) -> Result<bool, TaskError> {
+        if !self.has_ready() {
             match self.begin(executor) {
                 Ok(_waiting) => self.ready = self.fetch().into_iter(),
                 Err(error) => {
                     self.skip();
-                    return Some(Err(error));
+                    return Err(error);
                 }
             }
         }
-        match self.ready.next()? {
-            Slot::Ready(result) => Some(result.map_err(|error| *error)),
-            Slot::Pending | Slot::Taken => unreachable!("`fetch` returns only ready slots"),
+        Ok(self.has_ready())
+    }
+
+    /// Whether the next result was taken, and need not be waited for.
+    #[inline]
+    pub(crate) fn has_ready(&self) -> bool {
+        !self.ready.as_slice().is_empty()
+    }
+
+    /// The next result, which is there.
+    #[inline]
+    pub(crate) fn take_ready(&mut self) -> Result<O, TaskError> {
+        // Each arm makes the result in its place: `map_err` would copy it, with the room of an error.
+        match self.ready.next() {
+            Some(Slot::Ready(Ok(output))) => Ok(output),
+            Some(Slot::Ready(Err(error))) => Err(*error),
+            _ => unreachable!("the next result was waited for, and only ready slots are taken"),
         }
     }
 
@@ -317,13 +281,10 @@ impl<O> Results<O> {
         {
             let awaited = if timeout.is_some() { Awaited::All } else { Awaited::One(self.next) };
             inner.awaited = Some(awaited);
-            inner = match timeout.take() {
-                Some(timeout) => {
-                    let waited = self.state.arrived.wait_timeout(inner, timeout);
-                    waited.unwrap_or_else(PoisonError::into_inner).0
-                }
-                None => self.state.arrived.wait(inner).unwrap_or_else(PoisonError::into_inner),
-            };
+            self.state.signal.reset();
+            drop(inner);
+            self.state.signal.wait(timeout.take());
+            inner = self.state.lock();
             inner.awaited = None;
         }
         take_ready(&mut inner, &mut self.next, &mut self.is_empty)
@@ -332,7 +293,7 @@ impl<O> Results<O> {
 
 /// Takes the results from `next` on, up to the first that is pending.
 fn take_ready<O>(
-    inner: &mut PendingResults<O>,
+    inner: &mut PendingResults<O, dyn Send>,
     next: &mut usize,
     is_empty: &mut bool,
 ) -> Vec<Slot<O>> {
@@ -345,67 +306,4 @@ fn take_ready<O>(
     let ready: Vec<_> = ready.map(|slot| std::mem::replace(slot, Slot::Taken)).collect();
     *next += ready.len();
     ready
-}
-
-impl<O> ResultsCore<O> {
-    fn lock(&self) -> MutexGuard<'_, PendingResults<O>> {
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Stores consecutive results. Returns the number of those that were pending.
-    fn put(&self, first: usize, results: impl Iterator<Item = Result<O, Box<TaskError>>>) -> usize {
-        let mut inner = self.lock();
-        let PendingResults { slots, pending, awaited, waker, watcher, arrived } = &mut *inner;
-        let (before, had_arrived) = (*pending, !arrived.is_empty());
-        for ((item, slot), result) in slots.iter_mut().enumerate().skip(first).zip(results) {
-            // A slot that is not pending was cancelled or skipped.
-            if matches!(slot, Slot::Pending) {
-                *slot = Slot::Ready(result);
-                *pending -= 1;
-                if watcher.is_some() {
-                    arrived.push(item);
-                }
-            } else {
-                panics::discard(result);
-            }
-        }
-        let is_enough = match awaited {
-            None => false,
-            Some(Awaited::All) => *pending == 0,
-            Some(Awaited::One(next)) => !matches!(slots[*next], Slot::Pending),
-        };
-        let number = before - *pending;
-        let is_news = number > 0 && !had_arrived;
-        let waker = waker.take_if(|_| is_enough);
-        let watcher = watcher.as_ref().filter(|_| is_news);
-        let watcher = watcher.map(|watcher| (Arc::clone(&watcher.sender), watcher.index));
-        drop(inner);
-        if let Some((sender, key)) = watcher {
-            sender.send(key);
-        }
-        if let Some(waker) = waker {
-            let _ = panics::catch(|| waker.wake());
-        }
-        if is_enough {
-            self.arrived.notify_one();
-        }
-        number
-    }
-
-    /// The same, compiled once for all iterators: for errors, and for single results.
-    fn put_few(
-        &self,
-        first: usize,
-        results: &mut dyn Iterator<Item = Result<O, Box<TaskError>>>,
-    ) -> usize {
-        self.put(first, results)
-    }
-}
-
-impl<O> Drop for ResultsCore<O> {
-    fn drop(&mut self) {
-        // This may run on a thread that delivers results, and `Drop` of an output may panic.
-        let inner = self.inner.get_mut().unwrap_or_else(PoisonError::into_inner);
-        panics::discard(std::mem::take(&mut inner.slots));
-    }
 }

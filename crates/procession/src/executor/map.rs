@@ -131,10 +131,16 @@ impl<E: Engine + ?Sized, I: Iterator<Item: Task>> Iterator for Map<'_, E, I> {
             }
             if let Ahead::Chunk(results) = self.ahead.front_mut()? {
                 let executor = self.feed.executor;
-                let next = results.next(|| executor.canceller());
-                if next.is_some() {
-                    self.outstanding -= 1;
-                    return next;
+                match results.wait_for_next(|| executor.canceller()) {
+                    Ok(false) => {}
+                    Ok(true) => {
+                        self.outstanding -= 1;
+                        return Some(results.take_ready());
+                    }
+                    Err(error) => {
+                        self.outstanding -= 1;
+                        return Some(Err(error));
+                    }
                 }
             }
             self.has_room = true;

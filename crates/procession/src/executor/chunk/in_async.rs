@@ -2,7 +2,8 @@
 
 use std::task::{Context, Poll};
 
-use super::{Awaited, Results, Slot, take_ready};
+use super::results_core::{Awaited, Slot};
+use super::{Results, take_ready};
 use crate::error::TaskError;
 use crate::executor::Canceller;
 use crate::waiting::{self, AwaitedTask};
@@ -14,7 +15,7 @@ impl<O> Results<O> {
         context: &Context<'_>,
         executor: impl FnOnce() -> Option<Canceller>,
     ) -> Poll<Option<Result<O, TaskError>>> {
-        if self.ready.as_slice().is_empty() {
+        if !self.has_ready() {
             // Cloning and dropping a waker calls code of the runtime: without the lock.
             let waker = context.waker().clone();
             let mut inner = self.state.lock();
@@ -40,11 +41,6 @@ impl<O> Results<O> {
             inner.awaited = None;
             self.ready = take_ready(&mut inner, &mut self.next, &mut self.is_empty).into_iter();
         }
-        match self.ready.next() {
-            Some(Slot::Ready(result)) => Poll::Ready(Some(result.map_err(|error| *error))),
-            Some(Slot::Pending | Slot::Taken) | None => {
-                unreachable!("`take_ready` returns the next result, and only ready slots")
-            }
-        }
+        Poll::Ready(Some(self.take_ready()))
     }
 }

@@ -3,11 +3,15 @@
 //!
 //! A thread takes the tasks of a chunk one by one. So the tasks behind one that takes long can be taken by
 //! another thread, which splits the chunk: it takes the first half of the tasks that are left.
+//!
+//! The tasks that have not begun are under the lock of the results: a thread stores a result and takes the
+//! next task under one lock.
 
-use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::ops::Range;
+use std::sync::Arc;
 
-use super::{ChunkEnd, Results, ResultsCore, state_of};
+use super::results_core::{ResultsCore, state_of};
+use super::{ChunkEnd, Results};
 use crate::error::TaskError;
 use crate::panics;
 use crate::task::{Context, Task, TaskId};
@@ -19,8 +23,9 @@ pub(crate) trait LocalChunk: Send + Sync {
     fn id(&self) -> TaskId;
     /// Number of tasks that have not begun.
     fn left(&self) -> usize;
-    /// Runs the next task. Returns false if there is none.
-    fn run_next(&self, context: &mut Context) -> bool;
+    /// Runs the tasks, one after the other. After each it asks `goes_on` whether to run the next. Returns
+    /// their number.
+    fn run(&self, context: &mut Context, goes_on: &mut dyn FnMut() -> bool) -> u32;
     /// Moves the first half of the tasks that have not begun to a chunk of their own. `None`: there is
     /// none.
     fn split(&self) -> Option<Arc<dyn LocalChunk>>;
@@ -45,54 +50,68 @@ pub(crate) type Collected<T> =
 
 /// Takes up to `max` tasks as a chunk.
 pub(crate) fn collect<T: Task>(tasks: &mut impl Iterator<Item = T>, max: usize) -> Collected<T> {
-    let mut taken = VecDeque::with_capacity(max);
-    let end = loop {
-        if taken.len() == max {
-            break ChunkEnd::More;
-        }
-        match panics::hold(|| tasks.next()) {
-            Ok(Some(task)) => taken.push_back(task),
-            Ok(None) => break ChunkEnd::End,
-            Err(panic) => break ChunkEnd::Panic(panic),
-        }
+    let mut taken = Vec::with_capacity(max);
+    let has_ended = panics::hold(|| {
+        taken.extend(tasks.take(max).map(Some));
+        taken.len() < max
+    });
+    let end = match has_ended {
+        Ok(false) => ChunkEnd::More,
+        Ok(true) => ChunkEnd::End,
+        Err(panic) => ChunkEnd::Panic(panic),
     };
     if taken.is_empty() {
         return (None, end);
     }
-    let (state, results) = state_of(taken.len());
-    let rest = Mutex::new(NotBegun { first: 0, tasks: taken });
-    (Some((Arc::new(TypedChunk { state, rest }), results)), end)
+    let len = taken.len();
+    let whole = 0..len;
+    let (state, results) = state_of(len, NotBegun { tasks: taken, parts: vec![whole] });
+    (Some((Arc::new(TypedChunk { state, part: 0 }), results)), end)
 }
 
+/// A chunk, or a part of one.
 struct TypedChunk<T: Task> {
-    state: Arc<ResultsCore<T::Output>>,
-    rest: Mutex<NotBegun<T>>,
+    state: Arc<ResultsCore<T::Output, NotBegun<T>>>,
+    /// Its index in [`NotBegun::parts`].
+    part: usize,
 }
 
 /// Tasks that have not begun.
 struct NotBegun<T> {
-    /// Index of the first of them in the whole chunk.
-    first: usize,
-    tasks: VecDeque<T>,
+    /// The tasks of the whole chunk. `None`: it has begun.
+    tasks: Vec<Option<T>>,
+    /// What has not begun of each part.
+    parts: Vec<Range<usize>>,
+}
+
+impl<T> NotBegun<T> {
+    /// The next task of a part, with its index in the whole chunk.
+    fn take_next(&mut self, part: usize) -> Option<(usize, T)> {
+        let item = self.parts[part].next()?;
+        Some((item, self.tasks[item].take().expect("no other part has it")))
+    }
+}
+
+/// Takes the first of these tasks out, this many of those that are left.
+fn take_first(
+    rest: &mut Range<usize>,
+    number: impl FnOnce(usize) -> usize,
+) -> Option<Range<usize>> {
+    let first = rest.start..rest.start + number(rest.len());
+    rest.start = first.end;
+    (!first.is_empty()).then_some(first)
 }
 
 impl<T: Task> TypedChunk<T> {
-    fn rest(&self) -> MutexGuard<'_, NotBegun<T>> {
-        self.rest.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// Moves the first of the tasks that have not begun, this many of those that are left.
     fn part(&self, number: impl FnOnce(usize) -> usize) -> Option<Arc<dyn LocalChunk>> {
-        let mut rest = self.rest();
-        let (first, number) = (rest.first, number(rest.tasks.len()));
-        let tasks: VecDeque<T> = rest.tasks.drain(..number).collect();
-        rest.first += number;
-        drop(rest);
-        if tasks.is_empty() {
-            return None;
-        }
-        let state = Arc::clone(&self.state);
-        Some(Arc::new(Self { state, rest: Mutex::new(NotBegun { first, tasks }) }))
+        let mut inner = self.state.lock();
+        let NotBegun { parts, .. } = &mut inner.rest;
+        let first = take_first(&mut parts[self.part], number)?;
+        parts.push(first);
+        let part = parts.len() - 1;
+        drop(inner);
+        Some(Arc::new(Self { state: Arc::clone(&self.state), part }))
     }
 }
 
@@ -102,19 +121,28 @@ impl<T: Task> LocalChunk for TypedChunk<T> {
     }
 
     fn left(&self) -> usize {
-        self.rest().tasks.len()
+        self.state.lock().rest.parts[self.part].len()
     }
 
-    fn run_next(&self, context: &mut Context) -> bool {
-        let mut rest = self.rest();
-        let Some(task) = rest.tasks.pop_front() else { return false };
-        let item = rest.first;
-        rest.first += 1;
-        drop(rest);
-        context.task = TaskId(self.state.id.0 + item as u64);
-        let result = panics::run(task, context).map_err(Box::new);
-        self.state.put(item, std::iter::once(result));
-        true
+    fn run(&self, context: &mut Context, goes_on: &mut dyn FnMut() -> bool) -> u32 {
+        let mut number = 0;
+        let mut next = self.state.lock().rest.take_next(self.part);
+        while let Some((item, task)) = next {
+            context.task = TaskId(self.state.id.0 + item as u64);
+            let result = panics::run(task, context).map_err(Box::new);
+            number += 1;
+            let goes_on = goes_on();
+            let mut inner = self.state.lock();
+            let had_arrived = !inner.arrived.is_empty();
+            inner.store(item, result);
+            let announcement = inner.announcement(had_arrived);
+            next = if goes_on { inner.rest.take_next(self.part) } else { None };
+            drop(inner);
+            if let Some(announcement) = announcement {
+                self.state.announce(announcement);
+            }
+        }
+        number
     }
 
     fn split(&self) -> Option<Arc<dyn LocalChunk>> {
@@ -126,18 +154,16 @@ impl<T: Task> LocalChunk for TypedChunk<T> {
     }
 
     fn fail(&self, error: &TaskError) -> usize {
-        let mut rest = self.rest();
-        let (first, tasks) = (rest.first, std::mem::take(&mut rest.tasks));
-        rest.first += tasks.len();
-        drop(rest);
+        let mut inner = self.state.lock();
+        let NotBegun { tasks, parts } = &mut inner.rest;
+        let Some(items) = take_first(&mut parts[self.part], |left| left) else { return 0 };
+        let tasks: Vec<_> = tasks[items.clone()].iter_mut().map(Option::take).collect();
+        drop(inner);
         let number = tasks.len();
         for task in tasks {
             panics::discard(task);
         }
-        if number > 0 {
-            let errors = (0..number).map(|_| Err(Box::new(error.clone())));
-            self.state.put(first, errors);
-        }
+        self.state.put(items.start, (0..number).map(|_| Err(Box::new(error.clone()))));
         number
     }
 }

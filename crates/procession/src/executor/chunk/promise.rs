@@ -7,7 +7,8 @@ use std::sync::Arc;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::{AnyChunkPromise, ResultsCore};
+use super::AnyChunkPromise;
+use super::results_core::ResultsCore;
 use crate::codec::{self, Refusal, TypedEncoding};
 use crate::error::TaskError;
 use crate::panics;
@@ -16,7 +17,7 @@ use crate::transport::Reply;
 /// The executor's side of a chunk. On drop, the tasks that are not complete are completed with
 /// [`TaskError::Cancelled`].
 struct ChunkPromise<F, O> {
-    state: Arc<ResultsCore<O>>,
+    state: Arc<ResultsCore<O, ()>>,
     task: &'static str,
     /// The encoding of the outputs.
     form: PhantomData<fn() -> F>,
@@ -24,7 +25,7 @@ struct ChunkPromise<F, O> {
 
 /// The executor's side of a chunk whose outputs are in this encoding.
 pub(super) fn promise_of<F, O>(
-    state: Arc<ResultsCore<O>>,
+    state: Arc<ResultsCore<O, ()>>,
     task: &'static str,
 ) -> Box<dyn AnyChunkPromise>
 where

@@ -220,7 +220,7 @@ mod tests {
         let (chunk, results) = collected.expect("ten tasks");
         let mut queue = JobQueue::default();
         queue.begin(&chunk);
-        assert!(chunk.run_next(&mut queue.runner.context(chunk.id(), 0)));
+        assert_eq!(chunk.run(&mut queue.runner.context(chunk.id(), 0), &mut || false), 1);
         (queue, chunk, results)
     }
 
@@ -232,7 +232,7 @@ mod tests {
             let (mut queue, chunk, results) = with_begun_chunk();
             let taken = take(&mut queue, chunk.id());
             // Before these are completed, for which the queue is not locked.
-            assert!(!chunk.run_next(&mut queue.runner.context(chunk.id(), 0)));
+            assert_eq!(chunk.run(&mut queue.runner.context(chunk.id(), 0), &mut || true), 0);
             assert!(!queue.has_not_begun(chunk.id()) && take(&mut queue, chunk.id()).is_empty());
             assert!(!queue.end(&chunk), "nothing is left");
             assert!(queue.begun.is_empty());

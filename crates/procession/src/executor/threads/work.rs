@@ -65,15 +65,12 @@ impl ThreadPoolInner {
         }
         // A caller that waits for the chunk waits for all of its tasks.
         let obligation = Obligation::to_end(chunk.id());
-        let (begun, mut count) = (Instant::now(), 0);
-        while chunk.run_next(&mut context) {
-            count += 1;
+        let (begun, id) = (Instant::now(), chunk.id().0);
+        let count = chunk.run(&mut context, &mut || {
             role.take_back();
             let awaited = self.awaited.load(Ordering::Relaxed);
-            if awaited != 0 && awaited != chunk.id().0 {
-                break;
-            }
-        }
+            awaited == 0 || awaited == id
+        });
         let took = begun.elapsed();
         drop(obligation);
         let mut queue = self.lock();

@@ -1,0 +1,173 @@
+//! [`ResultsCore`]: the results of a chunk, for the executor that completes them and the consumer that takes them.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::Waker;
+
+use super::Results;
+use super::signal::ConsumerSignal;
+use crate::error::TaskError;
+use crate::future::{Arrivals, Watcher};
+use crate::panics;
+use crate::task::TaskId;
+
+/// `R`: what the executor keeps with the results, under the same lock.
+pub(super) struct ResultsCore<O, R: ?Sized = dyn Send> {
+    pub(super) id: TaskId,
+    pub(super) signal: ConsumerSignal,
+    inner: Mutex<PendingResults<O, R>>,
+}
+
+pub(super) struct PendingResults<O, R: ?Sized> {
+    pub(super) slots: Vec<Slot<O>>,
+    /// Number of pending results.
+    pub(super) pending: usize,
+    /// What the consumer waits for.
+    pub(super) awaited: Option<Awaited>,
+    /// Async code that waits for it.
+    pub(super) waker: Option<Waker>,
+    /// Gets a message when results arrive after none had, if they are taken as they arrive.
+    pub(super) watcher: Option<Watcher>,
+    /// Indices of the results that have arrived and were not taken, if there is a watcher.
+    pub(super) arrived: Vec<usize>,
+    pub(super) rest: R,
+}
+
+pub(super) enum Slot<O> {
+    Pending,
+    /// Errors are boxed because they are rare and large.
+    Ready(Result<O, Box<TaskError>>),
+    Taken,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Awaited {
+    All,
+    One(usize),
+}
+
+/// The state and the results of a chunk of `len` tasks, all of them pending.
+pub(super) fn state_of<O, R: Send + 'static>(
+    len: usize,
+    rest: R,
+) -> (Arc<ResultsCore<O, R>>, Results<O>) {
+    let id = TaskId::next_many(len);
+    let slots = (0..len).map(|_| Slot::Pending).collect();
+    let inner = PendingResults {
+        slots,
+        pending: len,
+        awaited: None,
+        waker: None,
+        watcher: None,
+        arrived: Vec::new(),
+        rest,
+    };
+    let (signal, inner) = (ConsumerSignal::default(), Mutex::new(inner));
+    let state = Arc::new(ResultsCore { id, signal, inner });
+    let of_consumer = Arc::clone(&state);
+    let results = Results {
+        state: of_consumer,
+        len,
+        next: 0,
+        ready: Vec::new().into_iter(),
+        is_empty: false,
+    };
+    (state, results)
+}
+
+/// Whom to tell of results, when the lock is released.
+#[must_use]
+pub(super) struct Announcement {
+    watcher: Option<(Arc<Arrivals>, usize)>,
+    waker: Option<Waker>,
+    /// What the consumer waits for is there.
+    is_enough: bool,
+}
+
+impl<O, R: ?Sized> PendingResults<O, R> {
+    /// Stores a result, unless its task was cancelled or skipped.
+    #[inline]
+    pub(super) fn store(&mut self, item: usize, result: Result<O, Box<TaskError>>) {
+        let slot = &mut self.slots[item];
+        if !matches!(slot, Slot::Pending) {
+            return panics::discard(result);
+        }
+        *slot = Slot::Ready(result);
+        self.pending -= 1;
+        if self.watcher.is_some() {
+            self.arrived.push(item);
+        }
+    }
+
+    /// Whom to tell of what was stored since nothing or `had_arrived` was there for the watcher.
+    #[inline]
+    pub(super) fn announcement(&mut self, had_arrived: bool) -> Option<Announcement> {
+        let is_enough = match self.awaited {
+            None => false,
+            Some(Awaited::All) => self.pending == 0,
+            Some(Awaited::One(next)) => !matches!(self.slots[next], Slot::Pending),
+        };
+        let is_news = !had_arrived && !self.arrived.is_empty();
+        if !is_enough && !is_news {
+            return None;
+        }
+        let waker = self.waker.take_if(|_| is_enough);
+        let watcher = self.watcher.as_ref().filter(|_| is_news);
+        let watcher = watcher.map(|watcher| (Arc::clone(&watcher.sender), watcher.index));
+        Some(Announcement { watcher, waker, is_enough })
+    }
+}
+
+impl<O, R: ?Sized> ResultsCore<O, R> {
+    pub(super) fn lock(&self) -> MutexGuard<'_, PendingResults<O, R>> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn announce(&self, Announcement { watcher, waker, is_enough }: Announcement) {
+        if let Some((sender, key)) = watcher {
+            sender.send(key);
+        }
+        if let Some(waker) = waker {
+            let _ = panics::catch(|| waker.wake());
+        }
+        if is_enough {
+            self.signal.set();
+        }
+    }
+
+    /// Stores consecutive results. Returns the number of those that were pending.
+    pub(super) fn put(
+        &self,
+        first: usize,
+        results: impl Iterator<Item = Result<O, Box<TaskError>>>,
+    ) -> usize {
+        let mut inner = self.lock();
+        let (before, had_arrived) = (inner.pending, !inner.arrived.is_empty());
+        for (item, result) in (first..inner.slots.len()).zip(results) {
+            inner.store(item, result);
+        }
+        let number = before - inner.pending;
+        let announcement = inner.announcement(had_arrived);
+        drop(inner);
+        if let Some(announcement) = announcement {
+            self.announce(announcement);
+        }
+        number
+    }
+
+    /// The same, compiled once for all iterators: for errors, and for single results.
+    pub(super) fn put_few(
+        &self,
+        first: usize,
+        results: &mut dyn Iterator<Item = Result<O, Box<TaskError>>>,
+    ) -> usize {
+        self.put(first, results)
+    }
+}
+
+impl<O, R: ?Sized> Drop for ResultsCore<O, R> {
+    fn drop(&mut self) {
+        // This may run on a thread that delivers results, and `Drop` of an output may panic.
+        let inner = self.inner.get_mut().unwrap_or_else(PoisonError::into_inner);
+        panics::discard(std::mem::take(&mut inner.slots));
+    }
+}

@@ -1,0 +1,38 @@
+//! [`ConsumerSignal`]: what the consumer of a chunk's results sleeps on.
+
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+/// Wakes one thread. It has a lock of its own, since a [`Condvar`] takes no lock of a value whose type is
+/// erased, as what is kept with the results is.
+#[derive(Default)]
+pub(super) struct ConsumerSignal {
+    is_set: Mutex<bool>,
+    changed: Condvar,
+}
+
+impl ConsumerSignal {
+    fn lock(&self) -> MutexGuard<'_, bool> {
+        self.is_set.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Forgets an earlier [`set`](Self::set). Called before the consumer says what it waits for.
+    pub(super) fn reset(&self) {
+        *self.lock() = false;
+    }
+
+    pub(super) fn set(&self) {
+        *self.lock() = true;
+        self.changed.notify_one();
+    }
+
+    /// Waits until it is set, at most for `timeout`. It may be set by what the consumer waited for before.
+    pub(super) fn wait(&self, timeout: Option<Duration>) {
+        let is_set = self.lock();
+        let is_unset = |is_set: &mut bool| !*is_set;
+        match timeout {
+            Some(timeout) => drop(self.changed.wait_timeout_while(is_set, timeout, is_unset)),
+            None => drop(self.changed.wait_while(is_set, is_unset)),
+        }
+    }
+}
