@@ -141,14 +141,16 @@ impl<T> Future<T> {
     /// - [`TaskError::WouldDeadlock`]: the wait would never end.
     /// - [`TaskError::AlreadyTaken`]: the future was awaited before and returned its result.
     pub fn result(self) -> Result<T, TaskError> {
-        if !self.is_done() {
-            let _waiting = waiting::begin([self.target()], Need::All)?;
-            if let Some(executor) = self.core.executor.as_ref().and_then(Weak::upgrade) {
-                executor.help_wait(self.core.id, &*self.core);
-            }
-            return self.core.take(self.core.wait_until_done(None).expect("no deadline"));
+        let inner = self.core.lock();
+        if inner.is_done() {
+            return self.core.take(inner);
         }
-        self.core.take(self.core.lock())
+        drop(inner);
+        let _waiting = waiting::begin([self.target()], Need::All)?;
+        if let Some(executor) = self.core.executor.as_ref().and_then(Weak::upgrade) {
+            executor.help_wait(self.core.id, &*self.core);
+        }
+        self.core.take(self.core.wait_until_done(None).expect("no deadline"))
     }
 
     /// Waits for the result, at most for `timeout`. The task is not affected by the timeout.
@@ -226,7 +228,7 @@ impl<T> Future<T> {
     /// # }
     /// ```
     pub fn is_done(&self) -> bool {
-        matches!(self.state(), FutureState::Finished | FutureState::Cancelled)
+        self.core.lock().is_done()
     }
 
     /// The state of the task.
