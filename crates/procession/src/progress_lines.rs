@@ -87,6 +87,10 @@ impl LineSink {
         Self::new(Arc::new(CallOnSay { on_say, pid: std::process::id() }))
     }
 
+    pub(crate) fn is_same(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+
     pub(crate) fn write(&self, task: TaskId, worker: usize, line: &str) {
         self.0.write(task, worker, line);
     }

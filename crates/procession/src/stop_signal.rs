@@ -44,6 +44,13 @@ pub(crate) struct WorkerStop {
 }
 
 impl StopSignal {
+    /// Sets the future of the task, if it runs in the process of its executor.
+    pub(crate) fn set_future(&mut self, of_task: Option<Arc<dyn FutureOfTask>>) {
+        if let Self::Here { future, .. } = self {
+            *future = of_task;
+        }
+    }
+
     pub(crate) fn is_requested(&self) -> bool {
         match self {
             Self::Here { future, executor } => {

@@ -18,7 +18,6 @@ use crate::error::TaskError;
 use crate::future::{self, Core, EncodedPartial, Future, Promise};
 use crate::panics;
 use crate::progress_lines::Said;
-use crate::stop_signal::StopSignal;
 use crate::task::{Context, Task, TaskId};
 use crate::transport::Reply;
 
@@ -72,8 +71,9 @@ impl Job {
         self.name
     }
 
-    /// Runs the task on this thread and completes its future.
-    pub(crate) fn run(self, context: Context) {
+    /// Runs the task on this thread and completes its future. The context may have been that of another task.
+    pub(crate) fn run(self, context: &mut Context) {
+        context.task = self.id;
         self.work.run(context);
     }
 
@@ -255,7 +255,7 @@ fn encode(work: &dyn Work) -> Result<(EncodedText, Vec<Blob>), Refusal> {
 }
 
 trait Work: Send {
-    fn run(self: Box<Self>, context: Context);
+    fn run(self: Box<Self>, context: &mut Context);
     fn encode(&self, into: &mut Vec<u8>) -> Result<Vec<Blob>, Refusal>;
     fn encoding(&self) -> Encoding;
     fn into_promise(self: Box<Self>) -> AnyPromise;
@@ -267,13 +267,13 @@ struct TypedJob<T: Task> {
 }
 
 impl<T: Task> Work for TypedJob<T> {
-    fn run(self: Box<Self>, mut context: Context) {
+    fn run(self: Box<Self>, context: &mut Context) {
         let Self { task, promise } = *self;
         promise.set_running(true);
-        if let StopSignal::Here { future, .. } = &mut context.stop {
-            *future = promise.of_task();
-        }
-        promise.complete(panics::run(task, &context));
+        context.stop.set_future(promise.of_task());
+        let result = panics::run(task, context);
+        context.stop.set_future(None);
+        promise.complete(result);
     }
 
     fn encode(&self, into: &mut Vec<u8>) -> Result<Vec<Blob>, Refusal> {

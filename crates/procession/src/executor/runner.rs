@@ -85,8 +85,8 @@ impl JobRunner {
 
     /// The same, for a thread whose role is set by its executor.
     pub(super) fn run_in_role(&self, job: Job, worker: usize) {
-        let context = self.context(job.id(), worker);
-        job.run(context);
+        let mut context = self.context(job.id(), worker);
+        job.run(&mut context);
     }
 
     /// Asks the tasks that run, and all that follow, to stop: see [`Context::stop_requested`]. For a
@@ -100,6 +100,13 @@ impl JobRunner {
         let (locals, lines) = (Arc::clone(&self.locals), self.lines.clone());
         let stop = StopSignal::Here { future: None, executor: Arc::clone(&self.stops) };
         Context { task, worker, attempt: 1, locals, lines, label: None, stop }
+    }
+
+    /// Brings a context of this runner up to date, for the next task of its thread.
+    pub(super) fn refresh(&self, context: &mut Context) {
+        if !context.lines.is_same(&self.lines) {
+            context.lines = self.lines.clone();
+        }
     }
 
     /// Drops the values of [`Context::local`] that no task uses any more, for the end of an executor.

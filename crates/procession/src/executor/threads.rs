@@ -1,8 +1,8 @@
 //! [`ThreadPool`]: runs tasks on threads of this process.
 //!
 //! One lock guards the queue (`threads/queue.rs`). A thread is started when a task is submitted and no
-//! thread is idle, up to the size of the pool. The queue is a map by task id: its order is the order of
-//! submission, and a task can be cancelled by its id.
+//! thread is idle, up to the size of the pool. The order of the queue is the order of submission, and a task
+//! can be cancelled by its id.
 //!
 //! Short tasks of `map` come in chunks. A thread that has no task takes part of a chunk that another
 //! thread runs. So no task waits behind a long one of its chunk while a thread is idle.
@@ -15,11 +15,13 @@
 //! started, which ends when there are no more awaited tasks. There are never more further threads
 //! than threads that wait.
 
+mod idle;
+mod pending;
 mod queue;
 mod work;
 
 use std::io;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -74,7 +76,7 @@ pub struct ThreadPool {
 struct ThreadPoolInner {
     size: usize,
     queue: Mutex<JobQueue>,
-    /// Number of times that tasks were added or the pool was shut down, for the thread that spins.
+    /// Number of times that the thread that spins was told to look for tasks or a shutdown.
     added: AtomicUsize,
     /// The first awaited task, or 0: threads leave other chunks for it.
     awaited: AtomicU64,
@@ -176,7 +178,7 @@ impl ThreadPoolInner {
         queue.broken.get_or_insert_with(|| error.clone());
         queue.is_shut_down = true;
         let pending = queue.take_all();
-        self.added.fetch_add(1, Ordering::Release);
+        self.tell_spinning(&queue);
         self.changed.notify_all();
         self.end_thread(queue);
         self.fail(pending, &TaskError::PoolBroken(error));
@@ -264,7 +266,7 @@ impl ThreadPoolInner {
             Shutdown::Wait => Vec::new(),
             Shutdown::CancelPending | Shutdown::Kill => queue.take_all(),
         };
-        self.added.fetch_add(1, Ordering::Release);
+        self.tell_spinning(&queue);
         drop(queue);
         self.changed.notify_all();
         self.fail(cancelled, &TaskError::Cancelled);
@@ -290,9 +292,8 @@ impl ThreadPoolInner {
         if queue.awaited.is_empty() {
             return true;
         }
-        if queue.idle > 0 {
-            self.added.fetch_add(1, Ordering::Release);
-            self.changed.notify_one();
+        if queue.idle.number > 0 {
+            self.wake_one_more(queue);
             return true;
         }
         let active = queue.alive.saturating_sub(queue.waiting);
@@ -345,21 +346,16 @@ impl ThreadPoolInner {
             return self.fail([entry], &TaskError::PoolBroken(PoolError::ShutDown));
         }
         queue.pending.insert(id, entry);
-        self.added.fetch_add(1, Ordering::Release);
+        self.tell_spinning(&queue);
         // Compared with all pending tasks, because a thread that was woken and has not taken its task
         // still counts as idle.
-        if queue.pending.len() > queue.idle && queue.started < self.size {
+        if queue.pending.len() > queue.idle.number && queue.started < self.size {
             queue = match self.start_one_more(queue) {
                 Ok(queue) => queue,
                 Err(no_thread) => return self.fail_without_thread(no_thread),
             };
         }
-        let spinning = usize::from(queue.is_spinning);
-        let is_needed = queue.idle > spinning && queue.pending.len() > spinning;
-        drop(queue);
-        if is_needed {
-            self.changed.notify_one();
-        }
+        self.wake_for_pending(queue);
     }
 }
 

@@ -22,6 +22,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         as_many_tasks_of_a_chunk_as_threads_may_wait_for_each_other,
         a_failure_and_a_panic_in_a_chunk_are_those_of_one_task,
         each_task_of_a_chunk_has_an_id_of_its_own,
+        a_function_for_lines_that_is_set_late_gets_those_of_later_tasks,
         tasks_of_a_chunk_may_map_tasks_of_the_same_pool,
         a_shutdown_cancels_what_has_not_begun_of_a_chunk,
         a_map_that_is_dropped_leaves_the_rest_of_its_chunks_undone,
@@ -110,6 +111,23 @@ fn each_task_of_a_chunk_has_an_id_of_its_own() {
     let pool = warmed(pool, 2);
     assert!(pool.map((0..5_000).map(|_| Speak)).all(|result| result.is_ok()));
     assert_eq!(ids.lock().expect("no panic").len(), 5_000);
+}
+
+fn a_function_for_lines_that_is_set_late_gets_those_of_later_tasks() {
+    let lines = Arc::new(Mutex::new(Vec::new()));
+    let mut pool = warm(2);
+    for turn in 0..3 {
+        let said = Arc::clone(&lines);
+        pool = pool.on_say(move |line| said.lock().expect("no panic").push((turn, line.task)));
+        let alone = pool.submit(Speak);
+        let id = alone.id();
+        assert_eq!(alone.result(), Ok(()));
+        assert_eq!(*lines.lock().expect("no panic"), [(turn, id)]);
+        assert!(pool.map((0..200).map(|_| Speak)).all(|result| result.is_ok()));
+        let said = std::mem::take(&mut *lines.lock().expect("no panic"));
+        assert_eq!(said.len(), 201);
+        assert!(said.iter().all(|(of, _)| *of == turn));
+    }
 }
 
 /// Maps tasks on the pool that runs it.

@@ -1,5 +1,6 @@
 //! Models of event counts, rings and claims: the code of the library, compiled with the atomics,
-//! memory and sleep of `sync.rs`, under a scheduler that explores orders of their steps.
+//! memory and sleep of `sync.rs`, under a scheduler that explores orders of their steps. The model of the idle
+//! threads of a `ThreadPool` has its decisions from the library, and the rest of its queue in short.
 //!
 //! | in the model | |
 //! |---|---|
@@ -20,6 +21,9 @@ mod claim;
 #[path = "../../src/transport/event_count.rs"]
 #[allow(dead_code)]
 mod event_count;
+#[path = "../../src/executor/threads/idle.rs"]
+#[allow(dead_code)]
+mod idle;
 #[path = "../../src/transport/ring.rs"]
 #[allow(dead_code)]
 mod ring;
@@ -28,6 +32,7 @@ mod sync;
 mod claims;
 mod event_counts;
 mod hostile;
+mod idle_threads;
 mod rings;
 
 use std::time::Instant;

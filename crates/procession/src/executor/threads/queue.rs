@@ -1,12 +1,14 @@
 //! The queue of a thread pool: tasks and chunks that have not begun, and chunks that threads run.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::fmt;
 use std::io;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use super::idle::IdleThreads;
+use super::pending::PendingEntries;
 use crate::error::{PoolError, TaskError};
 use crate::executor::chunk::LocalChunk;
 use crate::executor::{Job, JobRunner};
@@ -16,11 +18,13 @@ use crate::task::TaskId;
 pub(super) struct JobQueue {
     /// Set when a thread of the pool has panicked outside of a task.
     pub(super) broken: Option<PoolError>,
-    pub(super) pending: BTreeMap<TaskId, Entry>,
+    pub(super) pending: PendingEntries,
     /// Chunks of which a thread runs tasks.
     pub(super) begun: Vec<BegunChunk>,
     /// Moving average of run times. `None`: no task has ended.
     pub(super) typical_run_time: Option<Duration>,
+    /// Number of short tasks that were begun since the last one whose run time was measured.
+    unmeasured: u32,
     /// Tasks that a task or a callback waits for. Some of them may have begun.
     pub(super) awaited: BTreeSet<TaskId>,
     /// Number of threads that wait for tasks, in a task or a callback.
@@ -30,10 +34,8 @@ pub(super) struct JobQueue {
     pub(super) stack: Option<usize>,
     /// The error of the last failed start of a thread.
     pub(super) refused: Option<io::Error>,
-    /// Number of threads that have no task: those that wait for `changed`, and one that may spin.
-    pub(super) idle: usize,
-    /// An idle thread spins, and takes the next task without being notified.
-    pub(super) is_spinning: bool,
+    /// Those that wait for `changed`, and one that may spin.
+    pub(super) idle: IdleThreads,
     pub(super) is_shut_down: bool,
     pub(super) threads: Vec<JoinHandle<()>>,
     /// Number of threads that were started for the size of the pool. Those that run awaited tasks alone are
@@ -84,6 +86,8 @@ impl fmt::Debug for BegunChunk {
 
 /// The run time of the tasks of one chunk, about.
 const CHUNK_TIME: Duration = Duration::from_millis(1);
+/// Run time below which not each task is measured.
+const SHORT: Duration = Duration::from_micros(10);
 /// The most tasks in one chunk.
 const MAX_CHUNK: u128 = 1024;
 
@@ -100,13 +104,13 @@ impl JobQueue {
             return next;
         }
         let stuck = self.split_begun(true);
-        let next = stuck.or_else(|| self.pending.pop_first().map(|(_, entry)| entry));
+        let next = stuck.or_else(|| self.pending.pop_first());
         next.or_else(|| self.split_begun(false))
     }
 
     fn pop_awaited(&mut self) -> Option<Entry> {
         while let Some(&id) = self.awaited.first() {
-            let entry = self.pending.remove(&id).or_else(|| {
+            let entry = self.pending.remove(id).or_else(|| {
                 let of_id = self.begun.iter().filter(|begun| begun.chunk.id() == id);
                 of_id.filter_map(|begun| begun.chunk.split()).next().map(Entry::Chunk)
             });
@@ -159,21 +163,34 @@ impl JobQueue {
     /// Whether a task of this id has not begun, or one of a chunk of this id.
     pub(super) fn has_not_begun(&self, id: TaskId) -> bool {
         let is_of = |begun: &BegunChunk| begun.chunk.id() == id && begun.chunk.left() > 0;
-        self.pending.contains_key(&id) || self.begun.iter().any(is_of)
+        self.pending.contains(id) || self.begun.iter().any(is_of)
     }
 
     /// Takes out what has not begun of a task or a chunk: no thread begins it after this.
     pub(super) fn take(&mut self, id: TaskId) -> Vec<Entry> {
         let of_id = self.begun.iter().filter(|begun| begun.chunk.id() == id);
         let parts = of_id.filter_map(|begun| begun.chunk.take_rest()).map(Entry::Chunk);
-        self.pending.remove(&id).into_iter().chain(parts).collect()
+        self.pending.remove(id).into_iter().chain(parts).collect()
     }
 
     /// Takes out all that has not begun.
     pub(super) fn take_all(&mut self) -> Vec<Entry> {
         let parts = self.begun.iter().filter_map(|begun| begun.chunk.take_rest());
-        let pending = std::mem::take(&mut self.pending).into_values();
+        let pending = self.pending.take_all();
         pending.chain(parts.map(Entry::Chunk)).collect()
+    }
+
+    /// Whether the caller has to wake a thread for the pending tasks.
+    pub(super) fn must_wake(&mut self) -> bool {
+        self.idle.must_wake_for(self.pending.len())
+    }
+
+    /// Whether the run time of the next task is to be measured: of short ones every eighth, since to read the
+    /// clock twice takes longer than a task that does nothing.
+    pub(super) fn measures_next(&mut self) -> bool {
+        let is_short = self.typical_run_time.is_some_and(|run_time| run_time < SHORT);
+        self.unmeasured = if is_short { (self.unmeasured + 1) % 8 } else { 0 };
+        self.unmeasured == 0
     }
 
     /// Notes how long `count` tasks took together. Several tasks have more weight in the average than one.
@@ -242,6 +259,17 @@ mod tests {
             drop(chunk);
             assert_eq!(results.len(), 10);
         }
+    }
+
+    #[test]
+    fn of_short_tasks_every_eighth_is_measured_and_of_others_each() {
+        let measured = |queue: &mut JobQueue| (0..80).filter(|_| queue.measures_next()).count();
+        let mut queue = JobQueue::default();
+        assert_eq!(measured(&mut queue), 80, "no run time is known");
+        queue.note_run_time(1, Duration::from_micros(1));
+        assert_eq!(measured(&mut queue), 10);
+        queue.note_run_time(1, Duration::from_secs(1));
+        assert_eq!(measured(&mut queue), 80);
     }
 
     #[test]

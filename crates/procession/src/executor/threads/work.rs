@@ -8,6 +8,7 @@ use super::ThreadPoolInner;
 use super::queue::{Entry, JobQueue};
 use crate::executor::callbacks;
 use crate::executor::chunk::LocalChunk;
+use crate::task::{Context, TaskId};
 use crate::waiting::{HandOver, Obligation, RoleGuard};
 
 impl ThreadPoolInner {
@@ -19,24 +20,32 @@ impl ThreadPoolInner {
             Some(Arc::clone(self) as Arc<dyn HandOver>),
         );
         let mut queue = self.lock();
+        let mut context = queue.runner.context(TaskId(0), worker);
         loop {
             let next = queue.pop(only_awaited);
             self.note_awaited(&queue);
+            // A thread that was woken for a pending task may have taken part of a chunk instead.
+            if next.is_some() && queue.must_wake() {
+                self.changed.notify_one();
+            }
             queue = match next {
                 Some(Entry::Job(job)) => {
-                    let runner = queue.runner.clone();
+                    queue.runner.refresh(&mut context);
+                    let is_measured = queue.measures_next();
                     drop(queue);
                     let obligation = Obligation::to_end(job.id());
-                    let begun = Instant::now();
-                    runner.run_in_role(job, worker);
-                    let took = begun.elapsed();
+                    let begun = is_measured.then(Instant::now);
+                    job.run(&mut context);
+                    let took = begun.map(|begun| begun.elapsed());
                     drop(obligation);
                     role.take_back();
                     let mut queue = self.lock();
-                    queue.note_run_time(1, took);
+                    if let Some(took) = took {
+                        queue.note_run_time(1, took);
+                    }
                     queue
                 }
-                Some(Entry::Chunk(chunk)) => self.run_chunk(queue, &chunk, worker, &role),
+                Some(Entry::Chunk(chunk)) => self.run_chunk(queue, &chunk, &mut context, &role),
                 None if only_awaited || queue.is_shut_down => return self.end_thread(queue),
                 None => self.wait_for_tasks(queue),
             };
@@ -53,11 +62,11 @@ impl ThreadPoolInner {
         self: &'q Arc<Self>,
         mut queue: MutexGuard<'q, JobQueue>,
         chunk: &Arc<dyn LocalChunk>,
-        worker: usize,
+        context: &mut Context,
         role: &RoleGuard,
     ) -> MutexGuard<'q, JobQueue> {
         queue.begin(chunk);
-        let mut context = queue.runner.context(chunk.id(), worker);
+        queue.runner.refresh(context);
         if chunk.left() > 1 {
             self.call_for_help(queue);
         } else {
@@ -66,7 +75,7 @@ impl ThreadPoolInner {
         // A caller that waits for the chunk waits for all of its tasks.
         let obligation = Obligation::to_end(chunk.id());
         let (begun, id) = (Instant::now(), chunk.id().0);
-        let count = chunk.run(&mut context, &mut || {
+        let count = chunk.run(context, &mut || {
             role.take_back();
             let awaited = self.awaited.load(Ordering::Relaxed);
             awaited == 0 || awaited == id
@@ -77,8 +86,7 @@ impl ThreadPoolInner {
         if queue.end(chunk) {
             self.note_awaited(&queue);
             // Another thread is to run the rest: this one may end before.
-            self.added.fetch_add(1, Ordering::Release);
-            self.changed.notify_one();
+            self.wake_one_more(&mut queue);
         }
         if count > 0 {
             queue.note_run_time(count, took);
@@ -88,10 +96,10 @@ impl ThreadPoolInner {
 
     /// Wakes or starts another thread, which takes part of this thread's chunk. Without it, the other tasks of
     /// the chunk would wait for the first one, which may take long.
-    fn call_for_help<'q>(self: &'q Arc<Self>, queue: MutexGuard<'q, JobQueue>) {
-        if queue.idle > 0 {
-            self.added.fetch_add(1, Ordering::Release);
-            let must_wake = queue.idle > usize::from(queue.is_spinning);
+    fn call_for_help<'q>(self: &'q Arc<Self>, mut queue: MutexGuard<'q, JobQueue>) {
+        if queue.idle.number > 0 {
+            self.tell_spinning(&queue);
+            let must_wake = queue.idle.must_wake_one_more();
             drop(queue);
             if must_wake {
                 self.changed.notify_one();
@@ -104,17 +112,45 @@ impl ThreadPoolInner {
         }
     }
 
+    /// Lets the thread that spins look for tasks, if there is one.
+    pub(super) fn tell_spinning(&self, queue: &JobQueue) {
+        if queue.idle.is_spinning {
+            self.added.fetch_add(1, Ordering::Release);
+        }
+    }
+
+    /// Wakes a thread for the pending tasks, if fewer come for them.
+    pub(super) fn wake_for_pending(&self, mut queue: MutexGuard<'_, JobQueue>) {
+        let must_wake = queue.must_wake();
+        drop(queue);
+        if must_wake {
+            self.changed.notify_one();
+        }
+    }
+
+    /// Lets one more idle thread look for tasks.
+    pub(super) fn wake_one_more(&self, queue: &mut JobQueue) {
+        self.tell_spinning(queue);
+        if queue.idle.must_wake_one_more() {
+            self.changed.notify_one();
+        }
+    }
+
     /// Waits until there may be a task. One thread spins before it sleeps.
     fn wait_for_tasks<'q>(
         &'q self,
         mut queue: MutexGuard<'q, JobQueue>,
     ) -> MutexGuard<'q, JobQueue> {
-        let sleep = |queue| self.changed.wait(queue).unwrap_or_else(PoisonError::into_inner);
-        queue.idle += 1;
-        if queue.is_spinning {
+        let sleep = |queue: MutexGuard<'q, JobQueue>| {
+            let mut queue = self.changed.wait(queue).unwrap_or_else(PoisonError::into_inner);
+            queue.idle.is_back();
+            queue
+        };
+        queue.idle.number += 1;
+        if queue.idle.is_spinning {
             queue = sleep(queue);
         } else {
-            queue.is_spinning = true;
+            queue.idle.is_spinning = true;
             let added = self.added.load(Ordering::Acquire);
             drop(queue);
             let mut slept = None;
@@ -122,7 +158,7 @@ impl ThreadPoolInner {
                 || self.added.load(Ordering::Acquire) != added,
                 || {
                     let mut queue = self.lock();
-                    queue.is_spinning = false;
+                    queue.idle.is_spinning = false;
                     // No other thread was woken for a task that was added during the spin.
                     let has_more = self.added.load(Ordering::Acquire) != added;
                     slept = Some(if has_more { queue } else { sleep(queue) });
@@ -130,11 +166,11 @@ impl ThreadPoolInner {
             );
             queue = slept.unwrap_or_else(|| {
                 let mut queue = self.lock();
-                queue.is_spinning = false;
+                queue.idle.is_spinning = false;
                 queue
             });
         }
-        queue.idle -= 1;
+        queue.idle.number -= 1;
         queue
     }
 }

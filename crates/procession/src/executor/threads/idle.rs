@@ -1,0 +1,44 @@
+//! [`IdleThreads`]: the threads of a pool that have no task, so that each is woken once.
+//!
+//! A wake-up is a system call, and it takes the woken thread longer to begin than a caller to submit many
+//! more short tasks. So a thread that was woken is not woken again before it is there.
+
+/// Guarded by the lock of the queue.
+///
+/// A thread that sleeps [is back](Self::is_back) when it has the lock again, whatever woke it. Those that sleep
+/// and that nothing has woken are never more than `number - woken`, so one that is needed is never taken for
+/// woken.
+#[derive(Debug, Default)]
+pub(super) struct IdleThreads {
+    /// Number of threads that have no task: those that sleep, and one that may spin.
+    pub(super) number: usize,
+    /// One of them spins, and takes the next task without being woken.
+    pub(super) is_spinning: bool,
+    /// Number of those that were woken and are not back.
+    woken: usize,
+}
+
+impl IdleThreads {
+    /// Number of threads that will look for tasks without being woken.
+    fn coming(&self) -> usize {
+        self.woken + usize::from(self.is_spinning)
+    }
+
+    /// Whether the caller has to wake a thread, since there are more tasks than threads that come for them.
+    pub(super) fn must_wake_for(&mut self, tasks: usize) -> bool {
+        tasks > self.coming() && self.must_wake_one_more()
+    }
+
+    /// Whether the caller has to wake a thread so that one more comes. False: all of them come.
+    pub(super) fn must_wake_one_more(&mut self) -> bool {
+        let must = self.number > self.coming();
+        self.woken += usize::from(must);
+        must
+    }
+
+    /// A thread that slept has the lock again.
+    pub(super) fn is_back(&mut self) {
+        // None was woken if the wake-up was spurious, or for all threads.
+        self.woken = self.woken.saturating_sub(1);
+    }
+}

@@ -1,0 +1,225 @@
+//! Threads of a pool that have no task are woken for each task that is added.
+
+use std::sync::Arc;
+
+use shuttle::sync::atomic::{AtomicUsize, Ordering};
+use shuttle::sync::{Condvar, Mutex, MutexGuard};
+use shuttle::thread;
+
+use super::explore;
+use super::idle::IdleThreads;
+
+/// What matters of the queue of a pool.
+#[derive(Default)]
+struct Queue {
+    pending: usize,
+    /// Parts of chunks, which threads take before what is pending.
+    parts: usize,
+    done: usize,
+    idle: IdleThreads,
+    is_shut_down: bool,
+}
+
+#[derive(Default)]
+struct Pool {
+    queue: Mutex<Queue>,
+    added: AtomicUsize,
+    changed: Condvar,
+    has_done: Condvar,
+}
+
+type Guard<'p> = MutexGuard<'p, Queue>;
+
+impl Pool {
+    fn lock(&self) -> Guard<'_> {
+        self.queue.lock().expect("no panic")
+    }
+
+    fn tell_spinning(&self, queue: &Queue) {
+        if queue.idle.is_spinning {
+            self.added.fetch_add(1, Ordering::Release);
+        }
+    }
+
+    fn add(&self) {
+        let mut queue = self.lock();
+        queue.pending += 1;
+        self.tell_spinning(&queue);
+        let pending = queue.pending;
+        let must_wake = queue.idle.must_wake_for(pending);
+        drop(queue);
+        if must_wake {
+            self.changed.notify_one();
+        }
+    }
+
+    fn call_for_help(&self) {
+        let mut queue = self.lock();
+        queue.parts += 1;
+        self.tell_spinning(&queue);
+        if queue.idle.must_wake_one_more() {
+            self.changed.notify_one();
+        }
+    }
+
+    /// After a thread has taken something.
+    fn pass_on(&self, queue: &mut Queue) {
+        let pending = queue.pending;
+        if queue.idle.must_wake_for(pending) {
+            self.changed.notify_one();
+        }
+    }
+
+    fn work(&self) {
+        let mut queue = self.lock();
+        loop {
+            if queue.parts > 0 {
+                queue.parts -= 1;
+                self.pass_on(&mut queue);
+                // It takes longer than the task that is pending.
+                while queue.done == 0 {
+                    queue = self.has_done.wait(queue).expect("no panic");
+                }
+            } else if queue.pending > 0 {
+                queue.pending -= 1;
+                self.pass_on(&mut queue);
+                drop(queue);
+                thread::yield_now();
+                queue = self.lock();
+                queue.done += 1;
+                self.has_done.notify_all();
+            } else if queue.is_shut_down {
+                return;
+            } else {
+                queue = self.wait_for_tasks(queue);
+            }
+        }
+    }
+
+    fn shut_down(&self) {
+        let mut queue = self.lock();
+        queue.is_shut_down = true;
+        self.tell_spinning(&queue);
+        drop(queue);
+        self.changed.notify_all();
+    }
+
+    fn sleep<'p>(&'p self, queue: Guard<'p>) -> Guard<'p> {
+        let mut queue = self.changed.wait(queue).expect("no panic");
+        queue.idle.is_back();
+        queue
+    }
+
+    fn wait_for_tasks<'p>(&'p self, mut queue: Guard<'p>) -> Guard<'p> {
+        queue.idle.number += 1;
+        if queue.idle.is_spinning {
+            queue = self.sleep(queue);
+        } else {
+            queue.idle.is_spinning = true;
+            let added = self.added.load(Ordering::Acquire);
+            drop(queue);
+            let is_told = || self.added.load(Ordering::Acquire) != added;
+            for _ in 0..2 {
+                if is_told() {
+                    break;
+                }
+                thread::yield_now();
+            }
+            queue = self.lock();
+            queue.idle.is_spinning = false;
+            if !is_told() {
+                queue = self.sleep(queue);
+            }
+        }
+        queue.idle.number -= 1;
+        queue
+    }
+}
+
+/// The number of tasks of each caller. After them all are waited for, before more are added.
+fn all_tasks_are_run(threads: usize, callers: usize, tasks: &'static [usize]) {
+    explore(move || {
+        let pool = Arc::new(Pool::default());
+        let spawn = |body: fn(&Pool)| {
+            let pool = Arc::clone(&pool);
+            thread::spawn(move || body(&pool))
+        };
+        let workers: Vec<_> = (0..threads).map(|_| spawn(Pool::work)).collect();
+        let mut added = 0;
+        for &number in tasks {
+            let adding: Vec<_> = (0..callers * number).map(|_| spawn(Pool::add)).collect();
+            adding.into_iter().for_each(|caller| caller.join().expect("no panic"));
+            added += callers * number;
+            // Nothing but the tasks has woken the threads. If one was forgotten, this is a deadlock.
+            let mut queue = pool.lock();
+            while queue.done < added {
+                queue = pool.has_done.wait(queue).expect("no panic");
+            }
+        }
+        pool.shut_down();
+        workers.into_iter().for_each(|worker| worker.join().expect("no panic"));
+    });
+}
+
+#[test]
+fn one_thread_runs_all_tasks() {
+    all_tasks_are_run(1, 2, &[1, 2]);
+}
+
+#[test]
+fn several_threads_run_all_tasks() {
+    all_tasks_are_run(3, 2, &[1, 3, 2]);
+}
+
+#[test]
+fn a_pending_task_does_not_wait_behind_part_of_a_chunk_while_a_thread_is_idle() {
+    explore(|| {
+        let pool = Arc::new(Pool::default());
+        let spawn = |body: fn(&Pool)| {
+            let pool = Arc::clone(&pool);
+            thread::spawn(move || body(&pool))
+        };
+        let workers: Vec<_> = (0..3).map(|_| spawn(Pool::work)).collect();
+        let callers = [spawn(Pool::call_for_help), spawn(Pool::add), spawn(Pool::call_for_help)];
+        callers.into_iter().for_each(|caller| caller.join().expect("no panic"));
+        let mut queue = pool.lock();
+        while queue.done == 0 {
+            queue = pool.has_done.wait(queue).expect("no panic");
+        }
+        drop(queue);
+        pool.shut_down();
+        workers.into_iter().for_each(|worker| worker.join().expect("no panic"));
+    });
+}
+
+/// A pool in which each task needs a thread of its own, as tasks that wait for each other do.
+#[test]
+fn as_many_tasks_as_threads_are_run_at_a_time() {
+    explore(|| {
+        const THREADS: usize = 3;
+        let pool = Arc::new(Pool::default());
+        let (begun, all_have) = (Arc::new(Mutex::new(0)), Arc::new(Condvar::new()));
+        let workers: Vec<_> = (0..THREADS)
+            .map(|_| {
+                let (pool, begun) = (Arc::clone(&pool), Arc::clone(&begun));
+                let all_have = Arc::clone(&all_have);
+                thread::spawn(move || {
+                    let mut queue = pool.lock();
+                    while queue.pending == 0 {
+                        queue = pool.wait_for_tasks(queue);
+                    }
+                    queue.pending -= 1;
+                    drop(queue);
+                    let mut begun = begun.lock().expect("no panic");
+                    *begun += 1;
+                    all_have.notify_all();
+                    while *begun < THREADS {
+                        begun = all_have.wait(begun).expect("no panic");
+                    }
+                })
+            })
+            .collect();
+        (0..THREADS).for_each(|_| pool.add());
+        workers.into_iter().for_each(|worker| worker.join().expect("no panic"));
+    });
+}
