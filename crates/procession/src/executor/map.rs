@@ -154,6 +154,21 @@ impl<E: Engine + ?Sized, I: Iterator<Item: Task>> Iterator for Map<'_, E, I> {
         }
     }
 
+    /// Without a copy of each result, which has room for an error.
+    fn fold<B, F: FnMut(B, Self::Item) -> B>(mut self, init: B, mut f: F) -> B {
+        let mut folded = init;
+        while let Some(result) = self.next() {
+            folded = f(folded, result);
+            if let Some(Ahead::Chunk(results)) = self.ahead.front_mut() {
+                while results.has_ready() {
+                    self.outstanding -= 1;
+                    folded = f(folded, results.take_ready());
+                }
+            }
+        }
+        folded
+    }
+
     fn size_hint(&self) -> (usize, Option<usize>) {
         self.feed.size_hint(self.outstanding)
     }

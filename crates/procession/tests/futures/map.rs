@@ -1,6 +1,7 @@
 //! `map`: the order of results, how many tasks it takes ahead, and its drop.
 
 use std::future::poll_fn;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Waker};
@@ -18,6 +19,7 @@ pub(crate) fn trials() -> Vec<Trial> {
     trials! {
         ALL: [
             map_keeps_the_order_and_the_errors_in_place,
+            map_folds_what_it_would_yield,
             map_takes_a_bounded_number_of_tasks_ahead,
             map_works_on_an_endless_iterator,
             map_does_not_call_an_iterator_after_its_end,
@@ -47,6 +49,26 @@ fn map_keeps_the_order_and_the_errors_in_place(kind: Kind) {
     assert_eq!(results, (0..60).map(|n| n % 7 != 3).collect::<Vec<_>>());
     let echoes = executor.map((0..60).map(|n| Echo(n.to_string())));
     assert!(echoes.into_iter().eq((0..60).map(|n| Ok(n.to_string()))));
+}
+
+fn map_folds_what_it_would_yield(kind: Kind) {
+    let executor = kind.of(2);
+    for number in [0, 1, 40, 9_000] {
+        let mut results = executor.map((0..number).map(|n| Echo(n.to_string())));
+        let mut folded: Vec<_> = results.by_ref().take(10).collect();
+        results.for_each(|result| folded.push(result));
+        assert!(folded.into_iter().eq((0..number).map(|n| Ok(n.to_string()))));
+    }
+    let mut seen = 0;
+    let results = executor.map((0..).map(|n| Echo(n.to_string())));
+    let panic = catch_unwind(AssertUnwindSafe(|| {
+        results.for_each(|_| {
+            seen += 1;
+            assert!(seen < 5_000, "on purpose");
+        });
+    }));
+    assert!(panic.is_err());
+    assert_eq!(executor.submit(Echo("x".to_owned())).result(), Ok("x".to_owned()));
 }
 
 fn map_takes_a_bounded_number_of_tasks_ahead(kind: Kind) {
