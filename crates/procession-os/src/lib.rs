@@ -1,5 +1,5 @@
 //! Calls of the operating system, for the library and the programs: the only library of the workspace with
-//! `unsafe`. Each function is safe to call.
+//! `unsafe`, so also what else needs it ([`numbers`]). Each function is safe to call.
 //!
 //! Part of [procession](https://docs.rs/procession), and made for it alone: the interface may change with any
 //! version.
@@ -17,6 +17,7 @@ pub mod fork;
 pub mod held_dir;
 pub mod mark;
 pub mod memory;
+pub mod numbers;
 pub mod reap;
 pub mod regular_file;
 pub mod sandbox;

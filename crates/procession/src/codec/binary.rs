@@ -179,6 +179,77 @@ mod tests {
         assert_eq!(back[0].to_bits(), nan.to_bits());
     }
 
+    #[derive(Debug, PartialEq, Serialize, serde::Deserialize)]
+    struct Count(u16);
+
+    #[test]
+    fn numbers_are_written_and_read_alike_at_once_and_one_by_one() {
+        for len in 0..300 {
+            let numbers: Vec<u16> = (0..len).map(|n| n * 200).collect();
+            let counts: Vec<Count> = numbers.iter().copied().map(Count).collect();
+            let bytes = written(&numbers);
+            assert_eq!(bytes, written(&counts), "{len} elements");
+            assert_eq!(bytes, written(&InParts(numbers.clone())), "{len} elements");
+            assert_eq!(bytes, written::<[u16]>(&numbers), "{len} elements");
+            assert_eq!(read::<Vec<u16>>(&bytes).expect("read"), (numbers.clone(), false));
+            assert_eq!(read::<Vec<Count>>(&bytes).expect("read"), (counts, false));
+            assert_eq!(read::<Box<[u16]>>(&bytes).expect("read"), (numbers.into(), false));
+        }
+        there_and_back((Some(vec![1.5_f32]), vec![vec![i64::MIN], vec![]], "behind".to_owned()));
+        let bytes = written(&vec![1.5_f32, -0.0]);
+        for end in 0..bytes.len() {
+            assert!(read::<Vec<f32>>(&bytes[..end]).is_err(), "cut at {end}");
+        }
+        assert!(read::<Vec<f32>>(&[&bytes[..], &[0]].concat()).is_err(), "bytes behind it");
+    }
+
+    #[test]
+    fn a_visitor_that_makes_a_vector_of_its_own_gets_the_numbers() {
+        /// Its visitor has the same value as that of a `Vec`.
+        #[derive(Debug, PartialEq)]
+        struct Doubled(Vec<f32>);
+
+        impl<'de> serde::Deserialize<'de> for Doubled {
+            fn deserialize<D: serde::Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+                struct VecVisitor;
+                impl<'de> serde::de::Visitor<'de> for VecVisitor {
+                    type Value = Vec<f32>;
+                    fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                        f.write_str("a sequence")
+                    }
+                    fn visit_seq<A: serde::de::SeqAccess<'de>>(
+                        self,
+                        mut from: A,
+                    ) -> Result<Vec<f32>, A::Error> {
+                        let next = || from.next_element::<f32>().transpose();
+                        std::iter::from_fn(next).map(|number| Ok(2.0 * number?)).collect()
+                    }
+                }
+                from.deserialize_seq(VecVisitor).map(Doubled)
+            }
+        }
+        let (doubled, is_doubtful) = read::<Doubled>(&written(&vec![1.5_f32, 2.0])).expect("read");
+        assert_eq!((doubled, is_doubtful), (Doubled(vec![3.0, 4.0]), false));
+    }
+
+    #[test]
+    fn a_vector_of_numbers_is_a_level_as_any_sequence() {
+        #[derive(Serialize)]
+        enum Nested<T> {
+            Deeper(Box<Nested<T>>),
+            Here(T),
+        }
+        fn is_written<T: Serialize>(innermost: T, levels: u32) -> bool {
+            let here = Nested::Here(innermost);
+            let nested = (1..levels).fold(here, |inner, _| Nested::Deeper(Box::new(inner)));
+            nested.serialize(&mut BinaryWriter::new(&mut Vec::new())).is_ok()
+        }
+        for levels in [DEEPEST - 1, DEEPEST] {
+            assert_eq!(is_written(vec![1_u16], levels), levels < DEEPEST);
+            assert_eq!(is_written(vec![Count(1)], levels), levels < DEEPEST);
+        }
+    }
+
     #[test]
     fn a_sequence_of_several_kinds_has_the_kind_of_each_wherever_it_changes() {
         let (float, flag) = (Any::Float(1.5), Any::Flag(true));

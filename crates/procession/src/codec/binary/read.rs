@@ -2,6 +2,7 @@
 
 mod access;
 mod numbers;
+mod vectors;
 
 use std::fmt;
 
@@ -224,6 +225,9 @@ impl<'de> ByteReader<'de> {
             kind::SEQ => self.elements(|elements| visitor.visit_seq(elements)),
             kind::NUMBERS => {
                 let mut numbers = Numbers::of(self)?;
+                if let Some(vector) = numbers.at_once::<V>() {
+                    return Ok(vector);
+                }
                 let value = visitor.visit_seq(&mut numbers)?;
                 all_read(numbers.left()).map(|()| value)
             }

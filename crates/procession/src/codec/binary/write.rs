@@ -4,7 +4,7 @@ mod numbers;
 
 use serde::ser::{Serialize, Serializer};
 
-use self::numbers::{Alike, Block, ByBlocks, FirstElements};
+use self::numbers::{Alike, Block, ByBlocks, FirstElements, at_once};
 use super::{DEEPEST, kind};
 use crate::codec::compound::impl_compound;
 use crate::codec::refusal::Refusal;
@@ -92,6 +92,14 @@ impl<'w> BinaryWriter<'w> {
         self.sized(kind::VARIANT, name.as_bytes())?;
         Ok(BinaryCompound { levels: 2, ..self.open(kind)? })
     }
+}
+
+/// The number of elements, as it is written.
+#[inline]
+fn number_of_elements(number: usize) -> Result<[u8; 4], Refusal> {
+    let number = u32::try_from(number);
+    let number = number.map_err(|_| Refusal::new("it has more than 2^32 - 1 elements"))?;
+    Ok(number.to_le_bytes())
 }
 
 #[cold]
@@ -253,6 +261,9 @@ impl<'a, 'w> Serializer for &'a mut BinaryWriter<'w> {
     /// All elements have one type, so if one is a number, most likely all are.
     #[inline]
     fn collect_seq<I: IntoIterator<Item: Serialize>>(self, elements: I) -> Result<(), Refusal> {
+        if let Some((kind, number, bytes)) = at_once(&elements) {
+            return self.put_numbers(kind, number, bytes);
+        }
         let elements = elements.into_iter();
         // Without the exact number there is no expectation, as in `serialize_seq`.
         let (least, most) = elements.size_hint();
@@ -388,9 +399,8 @@ impl BinaryCompound<'_, '_> {
 
     #[inline]
     fn close(self) -> Result<(), Refusal> {
-        let number = u32::try_from(self.number)
-            .map_err(|_| Refusal::new("it has more than 2^32 - 1 elements"))?;
-        self.writer.out[self.at..self.at + 4].copy_from_slice(&number.to_le_bytes());
+        let number = number_of_elements(self.number)?;
+        self.writer.out[self.at..self.at + 4].copy_from_slice(&number);
         if self.alike.are_numbers() {
             self.writer.out[self.at - 1] = kind::NUMBERS;
         }

@@ -2,6 +2,7 @@
 
 use serde::de::{DeserializeSeed, Deserializer, SeqAccess, Visitor};
 
+use super::vectors::read_at_once;
 use super::{ByteReader, Malformed, Result, cut_short, kind};
 use crate::blob;
 
@@ -29,6 +30,12 @@ impl<'r, 'de> Numbers<'r, 'de> {
         };
         let rest = reader.bytes(number.checked_mul(len).ok_or_else(cut_short)?)?;
         Ok(Self { kind, len, rest, is_doubtful: &mut reader.is_doubtful })
+    }
+
+    /// All of them, if the visitor makes a `Vec` of numbers of their kind.
+    #[inline]
+    pub(super) fn at_once<V: Visitor<'de>>(&self) -> Option<V::Value> {
+        read_at_once::<V>(self.kind, self.rest)
     }
 
     /// How many are left.

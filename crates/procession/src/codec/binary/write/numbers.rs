@@ -2,9 +2,9 @@
 
 use serde::ser::{Serialize, Serializer};
 
-use super::{BinaryCompound, BinaryWriter, kind};
+use super::{BinaryCompound, BinaryWriter, kind, number_of_elements};
 use crate::codec::refusal::Refusal;
-use procession_os::memory;
+use procession_os::{memory, numbers};
 
 /// What a sequence has been found to consist of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -127,6 +127,25 @@ fn make_room(out: &mut Vec<u8>, bytes: usize) {
     }
 }
 
+/// The kind of numbers, their number, and their bytes, if this is a `Vec` or a slice of numbers of one kind. An empty one
+/// has no kind.
+#[inline]
+pub(super) fn at_once<S>(sequence: &S) -> Option<(u8, usize, &[u8])> {
+    macro_rules! first_of {
+        ($($kind:ident $type:ty;)*) => {
+            $(if let Some(bytes) = numbers::bytes_of::<$type, S>(sequence) {
+                let number = bytes.len() / size_of::<$type>();
+                return (number > 0).then_some((kind::$kind, number, bytes));
+            })*
+        };
+    }
+    // They are written in this order.
+    if cfg!(target_endian = "little") {
+        first_of!(U8 u8; U16 u16; U32 u32; U64 u64; I8 i8; I16 i16; I32 i32; I64 i64; F32 f32; F64 f64;);
+    }
+    None
+}
+
 impl Alike {
     /// Whether a sequence is written as numbers of one kind.
     #[inline]
@@ -141,6 +160,23 @@ impl BinaryWriter<'_> {
     fn begin_numbers(&mut self, kind: u8, bytes: usize) {
         self.out.push(kind);
         make_room(self.out, bytes);
+    }
+
+    /// Writes a sequence of numbers that have these bytes.
+    #[inline]
+    pub(super) fn put_numbers(
+        &mut self,
+        kind: u8,
+        number: usize,
+        bytes: &[u8],
+    ) -> Result<(), Refusal> {
+        // One level, as of any sequence.
+        self.descend()?;
+        self.depth -= 1;
+        self.put(kind::NUMBERS, &number_of_elements(number)?)?;
+        self.begin_numbers(kind, bytes.len());
+        self.out.extend_from_slice(bytes);
+        Ok(())
     }
 
     /// Rewrites the numbers that were written without their kind. They stand behind the number of elements, which is at

@@ -1,0 +1,85 @@
+//! Vectors of numbers that are read at once.
+//!
+//! serde reads the elements of a `Vec` one by one, and grows it as they come. What its visitor makes of numbers of
+//! their own kind is known: a vector with these bytes. Each other visitor reads the numbers itself, also one that makes a
+//! vector, as it may do anything with them.
+
+use std::any::TypeId;
+use std::fmt;
+
+use serde::de::{Deserialize, Deserializer, Error, Visitor};
+use serde::forward_to_deserialize_any;
+
+use super::kind;
+use procession_os::numbers::{PlainNumber, type_id_of, vec_of};
+
+/// The numbers of this kind, if the visitor is that of a `Vec` of them.
+#[inline]
+pub(super) fn read_at_once<'de, V: Visitor<'de>>(kind: u8, bytes: &[u8]) -> Option<V::Value> {
+    if cfg!(target_endian = "big") {
+        return None;
+    }
+    match kind {
+        kind::U8 => vector::<u8, V>(bytes),
+        kind::U16 => vector::<u16, V>(bytes),
+        kind::U32 => vector::<u32, V>(bytes),
+        kind::U64 => vector::<u64, V>(bytes),
+        kind::I8 => vector::<i8, V>(bytes),
+        kind::I16 => vector::<i16, V>(bytes),
+        kind::I32 => vector::<i32, V>(bytes),
+        kind::I64 => vector::<i64, V>(bytes),
+        kind::F32 => vector::<f32, V>(bytes),
+        kind::F64 => vector::<f64, V>(bytes),
+        _ => None,
+    }
+}
+
+#[inline]
+fn vector<'de, T, V>(bytes: &[u8]) -> Option<V::Value>
+where
+    T: PlainNumber + Deserialize<'static>,
+    V: Visitor<'de>,
+{
+    let visitor = Vec::<T>::deserialize(VisitorProbe).err()?.0?;
+    if visitor == type_id_of::<V>() { vec_of::<T, V::Value>(bytes) } else { None }
+}
+
+/// Finds out which visitor a sequence is given to. It has no value.
+struct VisitorProbe;
+
+/// The visitor, if it was one for sequences.
+#[derive(Debug)]
+struct FoundVisitor(Option<TypeId>);
+
+impl Error for FoundVisitor {
+    fn custom<T: fmt::Display>(_: T) -> Self {
+        Self(None)
+    }
+}
+
+impl std::error::Error for FoundVisitor {}
+
+impl fmt::Display for FoundVisitor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("there is no value")
+    }
+}
+
+impl<'de> Deserializer<'de> for VisitorProbe {
+    type Error = FoundVisitor;
+
+    #[inline]
+    fn deserialize_any<V: Visitor<'de>>(self, _: V) -> Result<V::Value, FoundVisitor> {
+        Err(FoundVisitor(None))
+    }
+
+    #[inline]
+    fn deserialize_seq<V: Visitor<'de>>(self, _: V) -> Result<V::Value, FoundVisitor> {
+        Err(FoundVisitor(Some(type_id_of::<V>())))
+    }
+
+    forward_to_deserialize_any! {
+        bool i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 f32 f64 char str string bytes byte_buf option unit unit_struct
+        newtype_struct tuple tuple_struct map struct enum identifier ignored_any
+    }
+}
