@@ -2,8 +2,10 @@
 //! coordinator and its workers together, and the time by the clock. The cases run in turn, for several rounds.
 //!
 //! ```text
-//! cargo run --release -p procession --example payload_figures -- [ROUNDS]
+//! cargo run --release -p procession --example payload_figures -- [ROUNDS] [PART OF A NAME]
 //! ```
+//!
+//! With a part of a name, only the cases with it are run.
 //!
 //! CPU time says more than times of the clock on a machine that is busy with other work.
 
@@ -125,6 +127,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     cases.push(Case::doubled("a `Blob`", |numbers| Doubled(Blob::from_values(numbers))));
     cases.push(Case::doubled("a `PodVec`", |numbers| DoubledPodVec(numbers.into())));
     cases.push(Case::doubled("a `Vec` in binary", DoubledVec));
+    let part = env::args().nth(2).unwrap_or_default();
+    cases.retain(|case| case.name.contains(&part));
     for _ in 0..rounds {
         cases.iter_mut().for_each(Case::measure);
     }
