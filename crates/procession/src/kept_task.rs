@@ -22,7 +22,7 @@ use crate::progress_lines::LineSink;
 use crate::registry::Registry;
 use crate::stop_signal::StopSignal;
 use crate::task::{Context, Locals, Task, TaskId};
-use crate::transport::{self, Reply, ReplyBuffer, Status};
+use crate::transport::{Reply, ReplyBuffer, Status};
 
 /// A task that ended its worker, with its arguments and blobs: what
 /// [`Builder::keep_crashes`](crate::Builder::keep_crashes) has written to a file.
@@ -368,11 +368,13 @@ impl KeptTask {
         let status = runner(text, &context, &mut buffer);
         if status == Status::Ok {
             let (task, encoding) = (self.header.task.clone(), buffer.encoding());
-            return Ok(ReplayedOutput { task, encoding, data: buffer.data, blobs: buffer.blobs });
+            let blobs = std::mem::take(&mut buffer.blobs);
+            let data = buffer.into_data();
+            return Ok(ReplayedOutput { task, encoding, data, blobs });
         }
         // The errors of a task are what a pool makes of its reply.
-        let reply = transport::envelope(task.0, status, &buffer, Duration::ZERO);
-        let reply = Reply::parse(&reply).map_err(|_| ReplayError::Malformed {
+        let reply = buffer.envelope(task.0, status, Duration::ZERO);
+        let reply = Reply::parse(reply).map_err(|_| ReplayError::Malformed {
             path: self.path.clone(),
             reason: "the reply cannot be read".to_owned(),
         })?;

@@ -59,7 +59,7 @@ pub(crate) use self::handshake::{
 };
 #[cfg(feature = "journal")]
 pub(crate) use self::labels::cut as cut_label;
-pub(crate) use self::reply::{Reply, ReplyBuffer, Status, Timed, envelope, split, undelivered};
+pub(crate) use self::reply::{Reply, ReplyBuffer, Status, Timed, split, undelivered};
 pub(crate) use self::ring::{Garbled, Reader, Record, Records, Writer};
 pub(crate) use self::segments::{Direction, MOST_BYTES, SegmentReader, SegmentWriter};
 pub(crate) use self::shared_region::{SharedRegion, now};

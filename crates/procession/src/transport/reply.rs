@@ -10,18 +10,20 @@
 //! | `NOT_RECEIVED` | the claim of the call | the reason |
 //! | `UNFIT` | 0 | the reason |
 
+mod buffer;
+
 use std::cell::RefCell;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
+pub(crate) use self::buffer::{ReplyBuffer, undelivered};
 use super::ring::Garbled;
 use crate::blob::Blob;
-use crate::codec::{self, DecodeOutput, Encoding, Refusal, with_encoding};
+use crate::codec::{DecodeOutput, Encoding, Refusal};
 use crate::error::{Cause, TaskError};
 use crate::panics;
-use crate::task::Task;
 
 /// Splits a record of a worker into its number and its text.
 pub(crate) fn split(record: &[u8]) -> Option<(u64, &[u8])> {
@@ -110,120 +112,6 @@ struct Panicked {
     backtrace: Vec<String>,
 }
 
-/// Holds the blobs of a task before it runs, then the data and blobs of its reply.
-#[derive(Debug, Default)]
-pub(crate) struct ReplyBuffer {
-    /// The data of the reply.
-    pub data: Vec<u8>,
-    /// The encoding of `data`.
-    encoding: Encoding,
-    /// The blobs of the task, then those of `data`.
-    pub blobs: Vec<Blob>,
-}
-
-impl ReplyBuffer {
-    pub(crate) fn encoding(&self) -> Encoding {
-        self.encoding
-    }
-
-    /// Encodes the result of a task.
-    pub(crate) fn put<T: Task>(&mut self, result: Result<T::Output, TaskError>) -> Status {
-        self.encoding = Encoding::Json;
-        let data = &mut self.data;
-        let (status, plain) = match result {
-            Ok(output) => {
-                let encoded =
-                    with_encoding!(T::ENCODING, F => codec::encode::<F, T::Output>(&output, data));
-                panics::discard(output);
-                match encoded {
-                    Ok(blobs) => {
-                        (self.blobs, self.encoding) = (blobs, T::ENCODING);
-                        return Status::Ok;
-                    }
-                    Err(refusal) => {
-                        return self.put_refusal(Status::Unencodable, T::NAME, refusal);
-                    }
-                }
-            }
-            Err(TaskError::Panicked { message, location, backtrace }) => {
-                let panicked = Panicked { message, location, backtrace };
-                (Status::Panicked, serde_json::to_writer(data, &panicked))
-            }
-            Err(TaskError::Failed(cause)) => (Status::Failed, serde_json::to_writer(data, &cause)),
-            Err(other) => unreachable!("a task that ran does not end as {other:?}"),
-        };
-        plain.expect("text and numbers are always encodable");
-        status
-    }
-
-    /// The error of a result that is no output, as text.
-    pub(crate) fn error(&self, status: Status) -> Option<String> {
-        let (data, encoding, blobs) = (&*self.data, self.encoding, RefCell::default());
-        let reply = Reply { id: 0, status, task: "", run_us: 0, data, encoding, blobs };
-        match status {
-            Status::Ok => None,
-            _ => Some(reply.failure(status, "").to_string()),
-        }
-    }
-
-    /// Encodes why an output was not encoded, or a task not decoded.
-    pub(crate) fn put_refusal(&mut self, status: Status, task: &str, refusal: Refusal) -> Status {
-        let (task, field) = (task.to_owned(), refusal.field());
-        let refused = Refused { task, field, reason: refusal.into_reason() };
-        self.encoding = Encoding::Json;
-        self.data.clear();
-        serde_json::to_writer(&mut self.data, &refused).expect("text is always encodable");
-        status
-    }
-
-    /// Encodes the reason why there is neither an output nor an error of the task.
-    pub(crate) fn put_reason(&mut self, status: Status, reason: &str) -> Status {
-        self.encoding = Encoding::Json;
-        self.data.clear();
-        serde_json::to_writer(&mut self.data, reason).expect("text is always encodable");
-        status
-    }
-}
-
-/// The text of a reply that takes the place of one that could not be sent or received.
-pub(crate) fn undelivered(id: u64, reason: &str, ran_for: Duration) -> Vec<u8> {
-    let mut buffer = ReplyBuffer::default();
-    let status = buffer.put_reason(Status::Undelivered, reason);
-    envelope(id, status, &buffer, ran_for)
-}
-
-/// The text of a reply: its envelope with JSON data in it, or binary data behind it.
-pub(crate) fn envelope(
-    id: u64,
-    status: Status,
-    reply_buffer: &ReplyBuffer,
-    ran_for: Duration,
-) -> Vec<u8> {
-    let run_us = u64::try_from(ran_for.as_micros()).unwrap_or(u64::MAX);
-    let (data, encoding) = (&reply_buffer.data, reply_buffer.encoding);
-    let mut reply = Vec::with_capacity(100 + data.len());
-    // Not by `write!`: this is part of each task's time.
-    put(&mut reply, r#"{"id":"#, &id);
-    put(&mut reply, r#","status":"#, &status);
-    reply.extend_from_slice(br#","data":"#);
-    match encoding {
-        Encoding::Json => reply.extend_from_slice(data),
-        Encoding::Binary => put(&mut reply, r#"null,"len":"#, &data.len()),
-    }
-    put(&mut reply, r#","run_us":"#, &run_us);
-    reply.push(b'}');
-    if encoding == Encoding::Binary {
-        reply.extend_from_slice(data);
-    }
-    reply
-}
-
-/// Appends a number or a name as JSON, behind the text before it.
-fn put(reply: &mut Vec<u8>, before: &str, value: &impl Serialize) {
-    reply.extend_from_slice(before.as_bytes());
-    serde_json::to_writer(reply, value).expect("numbers and names are always encodable");
-}
-
 /// The first value of a text, and where it ends.
 fn first<'r>(
     text: serde_json::Deserializer<impl serde_json::de::Read<'r>>,
@@ -254,9 +142,8 @@ impl<'r> Reply<'r> {
     /// The text from which an equal reply is parsed, without its id and blobs.
     #[cfg(feature = "remote")]
     pub(crate) fn to_text(&self) -> Vec<u8> {
-        let (data, encoding) = (self.data.to_vec(), self.encoding);
-        let buffer = ReplyBuffer { data, encoding, blobs: Vec::new() };
-        envelope(0, self.status, &buffer, Duration::from_micros(self.run_us))
+        let mut buffer = ReplyBuffer::with(self.data, self.encoding);
+        buffer.envelope(0, self.status, Duration::from_micros(self.run_us)).to_vec()
     }
 
     /// Decodes the output, by this function, or the error. Takes the blobs.
@@ -326,7 +213,8 @@ mod tests {
     use serde::de::DeserializeOwned;
 
     use crate::Failure;
-    use crate::task::Context;
+    use crate::codec;
+    use crate::task::{Context, Task};
 
     /// A task that has this output, in either encoding.
     #[derive(Serialize, Deserialize)]
@@ -347,11 +235,11 @@ mod tests {
     fn round_trip<T: Task>(result: Result<T::Output, TaskError>) -> Result<T::Output, TaskError> {
         let mut reply_buffer = ReplyBuffer::default();
         let status = reply_buffer.put::<T>(result);
-        let bytes = envelope(7, status, &reply_buffer, Duration::from_micros(5));
-        let reply = Reply::parse(&bytes).expect("an envelope");
+        let bytes = reply_buffer.envelope(7, status, Duration::from_micros(5));
+        let reply = Reply::parse(bytes).expect("an envelope");
         assert_eq!((reply.id, reply.run_us), (7, 5));
         assert!(Reply::parse(&bytes[..bytes.len() - 1]).is_err(), "cut short");
-        assert!(Reply::parse(&[&bytes[..], b"1"].concat()).is_err(), "too long");
+        assert!(Reply::parse(&[bytes, b"1"].concat()).is_err(), "too long");
         reply.result(codec::decode_in)
     }
 
@@ -369,7 +257,7 @@ mod tests {
     fn a_reply_is_json_with_status_and_data() {
         let mut reply_buffer = ReplyBuffer::default();
         let status = reply_buffer.put::<Gives<String, false>>(Ok("BR".to_owned()));
-        let json = envelope(7, status, &reply_buffer, Duration::from_micros(1900));
+        let json = reply_buffer.envelope(7, status, Duration::from_micros(1900));
         assert_eq!(json, br#"{"id":7,"status":"ok","data":"BR","run_us":1900}"#);
     }
 
@@ -377,7 +265,7 @@ mod tests {
     fn an_output_that_is_not_json_follows_its_envelope() {
         let mut reply_buffer = ReplyBuffer::default();
         let status = reply_buffer.put::<Gives<u8, true>>(Ok(200));
-        let reply = envelope(7, status, &reply_buffer, Duration::from_micros(1900));
+        let reply = reply_buffer.envelope(7, status, Duration::from_micros(1900));
         let envelope = &br#"{"id":7,"status":"ok","data":null,"len":2,"run_us":1900}"#[..];
         assert_eq!(reply.strip_prefix(envelope), Some(&[5, 200][..]));
     }

@@ -70,10 +70,9 @@ impl ReplySender {
         let (claim, id) = (call.claim, call.id + item);
         let blobs = std::mem::take(&mut reply_buffer.blobs);
         let sent = if call.count > 1 && status == Status::Ok && blobs.is_empty() {
-            self.output(Timed { claim, ran_for }, &reply_buffer.data)
+            self.output(Timed { claim, ran_for }, reply_buffer.data())
         } else {
-            let reply = transport::envelope(id, status, reply_buffer, ran_for);
-            self.reply(claim, &reply, &blobs)
+            self.reply(claim, reply_buffer.envelope(id, status, ran_for), &blobs)
         };
         if let Err(stuck) = &sent {
             let reason = format!("the worker {stuck}");

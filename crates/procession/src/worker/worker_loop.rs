@@ -305,7 +305,7 @@ impl WorkerLoop {
             if let StopSignal::Worker(stop) = &mut context.stop {
                 stop.begun_at = now;
             }
-            reply_buffer.data.clear();
+            reply_buffer.clear();
             reply_buffer.blobs = std::mem::take(&mut blobs);
             let text = taken.attachment.text(parts.text);
             let task = match call.count {

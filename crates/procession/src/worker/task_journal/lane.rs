@@ -89,7 +89,7 @@ impl RunnerLane {
         let ran_for = u64::try_from(ran_for.as_nanos()).unwrap_or(u64::MAX);
         let mut state = lock(&self.state);
         state.is_running = false;
-        let bytes = reply_buffer.data.len() as u64;
+        let bytes = reply_buffer.data().len() as u64;
         let is_ok = status == Status::Ok;
         let has_line = match is_ok {
             // Another attempt may have a line, which this one follows while there are few.
