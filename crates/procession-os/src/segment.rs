@@ -111,8 +111,8 @@ mod linux {
             self.len
         }
 
-        /// Copies the first `len` bytes. If the writer writes during the copy, the result may be a mixture of old
-        /// and new bytes.
+        /// Copies the first `len` bytes, in place of what is in this buffer. If the writer writes during the copy, the
+        /// result may be a mixture of old and new bytes.
         ///
         /// # Errors
         ///
@@ -121,12 +121,14 @@ mod linux {
         /// # Panics
         ///
         /// If the segment is shorter.
-        pub fn copy(&self, len: usize) -> io::Result<Vec<u8>> {
+        pub fn copy(&self, len: usize, mut bytes: Vec<u8>) -> io::Result<Vec<u8>> {
             assert!(len <= self.len, "{len} of {} bytes", self.len);
-            let mut bytes = Vec::new();
-            bytes.try_reserve_exact(len).map_err(|_| io::ErrorKind::OutOfMemory)?;
-            memory::prefer_huge_pages(bytes.spare_capacity_mut());
-            // SAFETY: the mapping has `len` bytes, which cannot vanish, and so has the new vector. They do
+            bytes.clear();
+            if bytes.capacity() < len {
+                bytes.try_reserve_exact(len).map_err(|_| io::ErrorKind::OutOfMemory)?;
+                memory::prefer_huge_pages(bytes.spare_capacity_mut());
+            }
+            // SAFETY: the mapping has `len` bytes, which cannot vanish, and the vector has room for them. They do
             // not overlap.
             unsafe { ptr::copy_nonoverlapping(self.at.as_ptr(), bytes.as_mut_ptr(), len) };
             // What is looked at from here on is the copy: the compiler must not read again.
@@ -209,7 +211,7 @@ mod linux {
         fn only_its_writer_changes_a_segment() {
             let (writer, file) = create(MIB, b"first").expect("a segment");
             let view = Arc::new(SegmentView::open(&file, MIB).expect("a view"));
-            assert_eq!(view.copy(5).expect("a copy"), b"first");
+            assert_eq!(view.copy(5, Vec::new()).expect("a copy"), b"first");
             let other = File::from(file.try_clone().expect("a descriptor"));
             assert!(other.write_at(b"x", 0).is_err() && other.set_len(0).is_err());
             assert!(SharedMemory::map(&file, MIB).is_err(), "a mapping that can be written to");
@@ -224,7 +226,7 @@ mod linux {
             drop(lent);
             assert!(is_back.load(Ordering::SeqCst));
             writer.bytes(0, 6).copy_from(b"second");
-            assert_eq!(view.copy(6).expect("a copy"), b"second");
+            assert_eq!(view.copy(6, vec![7; 9]).expect("a copy"), b"second");
         }
 
         #[test]
@@ -232,7 +234,7 @@ mod linux {
             let bytes: Vec<u8> = (0..9 * MIB).map(|n| (n % 251) as u8).collect();
             let (_, file) = create(16 * MIB, &bytes).expect("a segment");
             let view = SegmentView::open(&file, 16 * MIB).expect("a view");
-            assert!(view.copy(bytes.len()).expect("a copy") == bytes);
+            assert!(view.copy(bytes.len(), Vec::new()).expect("a copy") == bytes);
         }
 
         #[test]
@@ -287,7 +289,7 @@ mod none {
         }
 
         /// There is none.
-        pub fn copy(&self, _: usize) -> io::Result<Vec<u8>> {
+        pub fn copy(&self, _: usize, _: Vec<u8>) -> io::Result<Vec<u8>> {
             match *self {}
         }
 

@@ -33,6 +33,7 @@ pub(crate) use self::enclosed::{MOST, leave_in_place, marked, put_back, set_asid
 #[cfg(feature = "bytemuck")]
 pub use self::pod::{PodVec, ValuesError};
 pub use self::writer::BlobWriter;
+use crate::long_buffers::LongBuffer;
 use crate::shared_value::SharedContent;
 use crate::transport::ReceivedBytes;
 use procession_os::sealed::Sealed;
@@ -91,6 +92,8 @@ struct OwnBytes {
 
 enum Owner {
     Vec(Vec<u8>),
+    /// Copied by the library: out of a segment, or to be sent.
+    Copied(LongBuffer),
     /// The encoding of a shared value.
     Shared(SharedContent),
     /// Plain values, whose bytes never change and whose drop does nothing more.
@@ -164,6 +167,7 @@ impl Blob {
         match self.0 {
             Bytes::Own(own) => match Arc::try_unwrap(own) {
                 Ok(OwnBytes { owner: Owner::Vec(bytes), .. }) => bytes,
+                Ok(OwnBytes { owner: Owner::Copied(bytes), .. }) => bytes.into_vec(),
                 Ok(own) => own.to_vec(),
                 Err(shared) => shared.to_vec(),
             },
@@ -220,6 +224,7 @@ impl Deref for OwnBytes {
     fn deref(&self) -> &[u8] {
         match &self.owner {
             Owner::Vec(bytes) => bytes,
+            Owner::Copied(bytes) => bytes,
             Owner::Shared(bytes) => bytes.as_slice(),
             #[cfg(feature = "bytemuck")]
             Owner::Values(values) => (**values).as_ref(),
@@ -235,7 +240,7 @@ impl From<ReceivedBytes> for Blob {
             ReceivedBytes::Sealed(memory) if is_scarce(memory.as_fd()) => memory.to_vec().into(),
             ReceivedBytes::Sealed(memory) => Self(Bytes::Sealed(Arc::new(memory))),
             ReceivedBytes::Lent(bytes) => Self(Bytes::Lent(Arc::new(bytes))),
-            ReceivedBytes::Own(bytes) => bytes.into(),
+            ReceivedBytes::Own(bytes) => Self::own(Owner::Copied(bytes)),
         }
     }
 }

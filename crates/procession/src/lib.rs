@@ -125,6 +125,7 @@ pub mod journal;
 mod kept_task;
 mod limits;
 mod locked_dir;
+mod long_buffers;
 mod panics;
 mod printable;
 mod process_pool;

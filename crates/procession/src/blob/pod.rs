@@ -11,10 +11,23 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::enclosed::is_long;
 use super::{Blob, Owner};
+use crate::long_buffers;
 use crate::transport::MOST_BYTES;
 use procession_os::memory::copied;
 
 impl Blob {
+    /// A copy, in memory that is used again after it was sent.
+    fn copy_to_send(bytes: &[u8]) -> Self {
+        let mut kept = long_buffers::take(bytes.len());
+        let copy = if kept.capacity() < bytes.len() {
+            copied(bytes)
+        } else {
+            kept.extend_from_slice(bytes);
+            kept
+        };
+        Self::own(Owner::Copied(copy.into()))
+    }
+
     /// A blob of plain values (numbers, and structs of them that are [`NoUninit`]), which are not copied
     /// before they are sent. They have the byte order of this machine.
     ///
@@ -120,7 +133,7 @@ impl<T: Pod> Serialize for PodVec<T> {
         // The worker is not known yet, whose segments spare fresh memory. In a `Vec` it is not fresh
         // either, in most programs. Sealed memory takes a descriptor.
         let is_alone = bytes.len() as u64 > MOST_BYTES && is_long(bytes.len());
-        let blob = if is_alone { Blob::sealed_copy(bytes) } else { copied(bytes).into() };
+        let blob = if is_alone { Blob::sealed_copy(bytes) } else { Blob::copy_to_send(bytes) };
         blob.serialize(serializer)
     }
 }

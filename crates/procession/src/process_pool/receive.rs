@@ -17,6 +17,7 @@ use super::work_item::WorkItem;
 use super::worker_handle::{Answered, Process, Receiving, WorkerHandle};
 use crate::error::TaskError;
 use crate::limits;
+use crate::long_buffers::{self, LongBufferUse};
 use crate::printable::printable;
 use crate::scheduler::Event;
 use crate::transport::{
@@ -39,6 +40,7 @@ const BETWEEN_TIDYING: Duration = Duration::from_millis(500);
 
 /// On the handler thread: receives until the worker has ended and all its records are read.
 pub(super) fn until_ended(pool: &PoolInner, handle: &WorkerHandle) -> Result<(), Garbled> {
+    let _keeps_buffers = LongBufferUse::begin();
     let mut last: Option<Instant> = None;
     let (mut tidied, mut vain) = (Instant::now(), VainWaits::default());
     loop {
@@ -71,6 +73,7 @@ pub(super) fn until_ended(pool: &PoolInner, handle: &WorkerHandle) -> Result<(),
             handle.flush();
             if tidied.elapsed() > BETWEEN_TIDYING {
                 handle.drop_idle_segments();
+                long_buffers::drop_idle();
                 tidied = Instant::now();
             }
         }

@@ -12,6 +12,7 @@ use crate::error::TaskError;
 use crate::executor::chunk::{AnyChunkPromise, EncodedChunk};
 use crate::executor::job::{AnyPromise, EncodedJob, EncodedText};
 use crate::future::EncodedPartial;
+use crate::long_buffers;
 use crate::panics;
 use crate::progress_lines::Said;
 use crate::task::TaskId;
@@ -104,7 +105,10 @@ impl WorkItem {
     /// Drops text, blobs and the submitter's span, so that the allocation can be used again. Returns false for a chunk, or
     /// if the promise was not complete.
     pub(crate) fn clear(&mut self) -> bool {
-        self.text = EncodedText::new();
+        let text = std::mem::take(&mut self.text);
+        if text.spilled() {
+            long_buffers::give(text.into_vec());
+        }
         panics::discard(std::mem::take(&mut self.submitter));
         *self.blobs() = Vec::new();
         match &self.promises {

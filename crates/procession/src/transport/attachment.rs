@@ -41,6 +41,7 @@ use super::ring::Garbled;
 use super::segments::{SegmentItem, SegmentReader};
 use super::socket::{Message, Received, Socket};
 use crate::blob::{self, Blob};
+use crate::long_buffers::LongBuffer;
 use procession_os::sealed::{self, Sealed};
 use procession_os::segment::Lent;
 
@@ -72,7 +73,7 @@ const MOST_MESSAGES: u64 = 32 * 1024;
 pub(crate) enum ReceivedBytes {
     Sealed(Sealed),
     Lent(Lent),
-    Own(Vec<u8>),
+    Own(LongBuffer),
 }
 
 impl Deref for ReceivedBytes {
@@ -103,7 +104,7 @@ impl ReceivedBytes {
         }
         let mut bytes = vec![0; len];
         file.read_exact_at(&mut bytes, 0)?;
-        Ok(Self::Own(bytes))
+        Ok(Self::Own(bytes.into()))
     }
 }
 
@@ -334,7 +335,7 @@ impl Assembly {
                 let length = usize::try_from(length & !INLINE).map_err(|_| Garbled)?;
                 let (bytes, rest) = inline.split_at_checked(length).ok_or(Garbled)?;
                 inline = rest;
-                items_received.push(ReceivedBytes::Own(bytes.to_vec()));
+                items_received.push(ReceivedBytes::Own(bytes.to_vec().into()));
                 continue;
             }
             match self.open(length, &mut fds, lost.is_some()) {

@@ -10,6 +10,7 @@ use procession_os::sealed;
 use procession_os::segment::{Lent, SegmentView};
 
 use super::{Direction, MOST, MOST_BYTES, SegmentItem, SlotLink, after, dropped, returned};
+use crate::long_buffers;
 use crate::transport::SharedRegion;
 use crate::transport::attachment::ReceivedBytes;
 
@@ -98,7 +99,7 @@ impl SegmentReader {
         if lens.sum::<usize>() > LONGEST {
             return Err(refused("more bytes in segments than there may be for one record"));
         }
-        view.copy(len).map(ReceivedBytes::Own)
+        view.copy(len, long_buffers::take(len)).map(|copy| ReceivedBytes::Own(copy.into()))
     }
 
     /// Returns an item that cannot be received, because the descriptors of its message were lost.

@@ -4,6 +4,7 @@ use serde::ser::{Serialize, Serializer};
 
 use super::{BinaryCompound, BinaryWriter, kind, number_of_elements};
 use crate::codec::refusal::Refusal;
+use crate::long_buffers;
 use procession_os::{memory, numbers};
 
 /// What a sequence has been found to consist of.
@@ -122,8 +123,20 @@ fn make_room(out: &mut Vec<u8>, bytes: usize) {
     const MANY: usize = 1 << 20;
     /// A number that a type only expects is not to take all memory.
     const MOST: usize = 1 << 30;
-    if bytes >= MANY {
-        memory::reserve(out, bytes.min(MOST));
+    if bytes < MANY {
+        return;
+    }
+    let additional = bytes.min(MOST);
+    let room = out.len() + additional;
+    if out.capacity() >= room {
+        return;
+    }
+    let mut kept = long_buffers::take(room);
+    if kept.capacity() >= room {
+        kept.extend_from_slice(out);
+        *out = kept;
+    } else {
+        memory::reserve(out, additional);
     }
 }
 

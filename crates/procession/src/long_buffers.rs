@@ -1,0 +1,237 @@
+//! Long buffers that are used again: fresh pages cost several times what it takes to copy into them.
+//!
+//! What a worker has sent is copied into such a buffer, and long vectors of numbers are encoded into one. When it is no
+//! longer needed, it is kept for the next use: for [`IDLE`] at most, while this process receives from workers
+//! ([`LongBufferUse`]), and if it has no limit of memory.
+//!
+//! The list of them is locked for a few comparisons. Who finds it locked allocates or frees, as without the list. So does
+//! a forked copy of this process, in which nobody may unlock it.
+
+use std::fmt;
+use std::ops::Deref;
+use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
+use std::time::{Duration, Instant};
+
+use procession_os::memory;
+
+/// The shortest buffer that is kept, in bytes. The allocator itself keeps shorter ones.
+const SHORTEST: usize = 1 << 20;
+/// The number of bytes that are kept in all.
+const MOST_BYTES: usize = 64 << 20;
+/// A buffer is not used for what fills less than one part in so many of it: a program may keep a blob in it.
+const MUCH_TOO_LONG: usize = 2;
+/// What was kept for this time is given back to the system.
+const IDLE: Duration = Duration::from_secs(2);
+
+static FREE: Mutex<FreeBuffers> = Mutex::new(FreeBuffers::new());
+
+/// An empty buffer: one that was kept and has room for this number of bytes, or else one without any room.
+pub(crate) fn take(room: usize) -> Vec<u8> {
+    if room < SHORTEST {
+        return Vec::new();
+    }
+    try_free().and_then(|mut free| free.take(room)).unwrap_or_default()
+}
+
+/// Keeps a buffer that is no longer needed, if it is long.
+pub(crate) fn give(buffer: Vec<u8>) {
+    if buffer.capacity() < SHORTEST || memory::is_limited() {
+        return;
+    }
+    // What has no place is freed when the list is unlocked, as are all buffers below.
+    let dropped = try_free().map(|mut free| free.give(buffer, Instant::now()));
+    drop(dropped);
+}
+
+/// Gives back to the system what was not used for some time.
+pub(crate) fn drop_idle() {
+    let dropped = try_free().map(|mut free| free.take_idle(Instant::now()));
+    drop(dropped);
+}
+
+/// `None` if another thread uses the list.
+fn try_free() -> Option<MutexGuard<'static, FreeBuffers>> {
+    match FREE.try_lock() {
+        Ok(free) => Some(free),
+        Err(TryLockError::Poisoned(free)) => Some(free.into_inner()),
+        Err(TryLockError::WouldBlock) => None,
+    }
+}
+
+/// While there is one of these, buffers are kept. It belongs to a thread, which a forked copy does not have.
+#[derive(Debug)]
+pub(crate) struct LongBufferUse(());
+
+impl LongBufferUse {
+    pub(crate) fn begin() -> Self {
+        FREE.lock().unwrap_or_else(PoisonError::into_inner).users += 1;
+        Self(())
+    }
+}
+
+impl Drop for LongBufferUse {
+    fn drop(&mut self) {
+        let dropped = FREE.lock().unwrap_or_else(PoisonError::into_inner).end_use();
+        drop(dropped);
+    }
+}
+
+/// Bytes whose memory is kept for others when they are dropped, if there are many.
+pub(crate) struct LongBuffer(Vec<u8>);
+
+impl LongBuffer {
+    /// Takes the bytes: their memory is not kept any more.
+    pub(crate) fn into_vec(mut self) -> Vec<u8> {
+        std::mem::take(&mut self.0)
+    }
+}
+
+impl From<Vec<u8>> for LongBuffer {
+    fn from(bytes: Vec<u8>) -> Self {
+        Self(bytes)
+    }
+}
+
+impl Deref for LongBuffer {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl Drop for LongBuffer {
+    fn drop(&mut self) {
+        give(std::mem::take(&mut self.0));
+    }
+}
+
+impl fmt::Debug for LongBuffer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "LongBuffer({} bytes)", self.len())
+    }
+}
+
+/// The buffers that are kept, the one that was used last at the end.
+struct FreeBuffers {
+    users: usize,
+    buffers: Vec<FreeBuffer>,
+}
+
+struct FreeBuffer {
+    bytes: Vec<u8>,
+    since: Instant,
+}
+
+impl FreeBuffers {
+    const fn new() -> Self {
+        Self { users: 0, buffers: Vec::new() }
+    }
+
+    /// The shortest buffer with this room; of several, the one that was used last.
+    fn take(&mut self, room: usize) -> Option<Vec<u8>> {
+        let fits = |capacity: usize| capacity >= room && capacity / MUCH_TOO_LONG <= room;
+        let capacities = self.buffers.iter().map(|buffer| buffer.bytes.capacity()).enumerate();
+        let found = capacities.rev().filter(|(_, capacity)| fits(*capacity));
+        let (at, _) = found.min_by_key(|(_, capacity)| *capacity)?;
+        Some(self.buffers.remove(at).bytes)
+    }
+
+    /// Keeps a buffer. Returns those that have no place any more.
+    fn give(&mut self, mut bytes: Vec<u8>, since: Instant) -> Vec<FreeBuffer> {
+        bytes.clear();
+        self.buffers.push(FreeBuffer { bytes, since });
+        let mut left = if self.users > 0 { MOST_BYTES } else { 0 };
+        let fit = self.buffers.iter().rev().take_while(|FreeBuffer { bytes, .. }| {
+            left.checked_sub(bytes.capacity()).map(|rest| left = rest).is_some()
+        });
+        let excess = self.buffers.len() - fit.count();
+        self.buffers.drain(..excess).collect()
+    }
+
+    fn take_idle(&mut self, now: Instant) -> Vec<FreeBuffer> {
+        let is_idle = |free: &FreeBuffer| now.saturating_duration_since(free.since) >= IDLE;
+        let idle = self.buffers.iter().take_while(|free| is_idle(free)).count();
+        self.buffers.drain(..idle).collect()
+    }
+
+    fn end_use(&mut self) -> Vec<FreeBuffer> {
+        self.users -= 1;
+        if self.users > 0 { Vec::new() } else { std::mem::take(&mut self.buffers) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MIB: usize = 1 << 20;
+
+    impl FreeBuffers {
+        fn lens(&self) -> Vec<usize> {
+            self.buffers.iter().map(|free| free.bytes.capacity() / MIB).collect()
+        }
+    }
+
+    fn buffer(mib: usize) -> Vec<u8> {
+        let mut buffer = Vec::with_capacity(mib * MIB);
+        buffer.push(7);
+        buffer
+    }
+
+    #[test]
+    fn the_shortest_buffer_with_room_is_used_again_and_is_empty() {
+        let (mut free, now) = (FreeBuffers::new(), Instant::now());
+        free.users = 1;
+        for mib in [2, 30, 4, 16] {
+            assert!(free.give(buffer(mib), now).is_empty());
+        }
+        let taken = free.take(3 * MIB).expect("one with room");
+        assert!(taken.is_empty() && taken.capacity() == 4 * MIB);
+        assert_eq!(free.lens(), [2, 30, 16]);
+        assert!(free.take(31 * MIB).is_none(), "none is as long");
+        assert_eq!(free.take(17 * MIB).expect("one with room").capacity(), 30 * MIB);
+        assert!(free.take(7 * MIB).is_none(), "the others are too short or much too long");
+        assert_eq!(free.take(8 * MIB).expect("one with room").capacity(), 16 * MIB);
+        assert_eq!(free.lens(), [2]);
+    }
+
+    #[test]
+    fn what_is_kept_is_bounded_and_what_was_used_last_stays() {
+        let (mut free, now) = (FreeBuffers::new(), Instant::now());
+        free.users = 1;
+        for mib in [10, 20, 30] {
+            assert!(free.give(buffer(mib), now).is_empty());
+        }
+        assert_eq!(free.give(buffer(5), now).len(), 1);
+        assert_eq!(free.lens(), [20, 30, 5]);
+        assert_eq!(free.give(buffer(60), now).len(), 3);
+        assert_eq!(free.lens(), [60]);
+        assert_eq!(free.give(buffer(65), now).len(), 2, "itself as well");
+        assert!(free.lens().is_empty());
+    }
+
+    #[test]
+    fn nothing_is_kept_for_long_or_without_a_user() {
+        let (mut free, now) = (FreeBuffers::new(), Instant::now());
+        assert_eq!(free.give(buffer(1), now).len(), 1);
+        free.users = 2;
+        free.give(buffer(1), now);
+        free.give(buffer(2), now + IDLE);
+        assert!(free.take_idle(now).is_empty());
+        assert_eq!(free.take_idle(now + IDLE).len(), 1);
+        assert_eq!(free.lens(), [2]);
+        assert!(free.end_use().is_empty());
+        assert_eq!(free.end_use().len(), 1);
+        assert_eq!(free.give(buffer(1), now).len(), 1);
+    }
+
+    #[test]
+    fn a_short_buffer_and_one_that_was_taken_are_not_kept() {
+        let _use = LongBufferUse::begin();
+        assert_eq!(take(100).capacity(), 0);
+        let odd = 11 * MIB + 12_345;
+        assert_eq!(LongBuffer::from(vec![7; odd]).into_vec(), vec![7; odd]);
+        assert_ne!(take(odd).capacity(), odd);
+    }
+}
