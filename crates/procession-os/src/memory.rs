@@ -82,10 +82,11 @@ pub(crate) fn prefer_huge_pages<T>(memory: &mut [MaybeUninit<T>]) {
         use rustix::mm::{Advice, madvise};
         /// Less than this has few of them.
         const LONG: usize = 4 << 20;
-        let (page, len) = (rustix::param::page_size(), size_of_val(memory));
+        let len = size_of_val(memory);
         if len < LONG {
             return;
         }
+        let page = rustix::param::page_size();
         let start = memory.as_mut_ptr().cast::<u8>();
         let skipped = start.align_offset(page);
         let pages = len.saturating_sub(skipped) / page * page;

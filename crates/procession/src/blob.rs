@@ -11,31 +11,26 @@
 //! `enclosed.rs` holds the list, and says which blobs are short.
 
 mod enclosed;
+mod form;
 #[cfg(feature = "bytemuck")]
 mod pod;
 mod writer;
 
-use std::cell::Cell;
 use std::fmt;
 use std::io::Cursor;
 use std::ops::Deref;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::{Arc, OnceLock};
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
-use serde::de::{DeserializeSeed, Error as _, MapAccess, SeqAccess, Visitor};
-use serde::ser::SerializeMap;
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
-
-use self::enclosed::{Encoded, disclose, enclose};
 pub(crate) use self::enclosed::{MOST, leave_in_place, marked, put_back, set_aside};
+pub(crate) use self::form::{is_asking, is_mark};
 #[cfg(feature = "bytemuck")]
 pub use self::pod::{PodVec, ValuesError};
 pub use self::writer::BlobWriter;
 use crate::long_buffers::LongBuffer;
 use crate::shared_value::SharedContent;
 use crate::transport::ReceivedBytes;
+use procession_os::memory::copied;
 use procession_os::sealed::Sealed;
 use procession_os::segment::Lent;
 
@@ -137,7 +132,7 @@ impl Blob {
     fn to_send(&self) -> Self {
         match &self.0 {
             Bytes::Own(own) if matches!(own.owner, Owner::Foreign(_)) => {
-                own.copied.get_or_init(|| own.to_vec().into()).clone()
+                own.copied.get_or_init(|| copied::<u8>(own).into()).clone()
             }
             _ => self.clone(),
         }
@@ -168,12 +163,24 @@ impl Blob {
             Bytes::Own(own) => match Arc::try_unwrap(own) {
                 Ok(OwnBytes { owner: Owner::Vec(bytes), .. }) => bytes,
                 Ok(OwnBytes { owner: Owner::Copied(bytes), .. }) => bytes.into_vec(),
-                Ok(own) => own.to_vec(),
-                Err(shared) => shared.to_vec(),
+                Ok(own) => copied(&own),
+                Err(shared) => copied(&shared),
             },
-            Bytes::Sealed(memory) => memory.to_vec(),
-            Bytes::Lent(memory) => memory.to_vec(),
+            Bytes::Sealed(memory) => copied(&memory),
+            Bytes::Lent(memory) => copied(&memory),
         }
+    }
+
+    /// Copies the bytes. On Linux, a copy of 4 MiB or more asks for huge pages, where
+    /// [`slice::to_vec`] would wait several times longer for fresh small ones.
+    ///
+    /// ```
+    /// let blob = procession::Blob::from(vec![1, 2, 3]);
+    /// assert_eq!(blob.to_vec(), [1, 2, 3]);
+    /// assert_eq!(blob.len(), 3); // it still has them
+    /// ```
+    pub fn to_vec(&self) -> Vec<u8> {
+        copied(self)
     }
 
     /// A blob in sealed memory, for bytes that are only lent. Where there is none, they are copied.
@@ -237,7 +244,7 @@ impl From<ReceivedBytes> for Blob {
     fn from(received: ReceivedBytes) -> Self {
         match received {
             // A program that keeps many blobs must not run out of descriptors.
-            ReceivedBytes::Sealed(memory) if is_scarce(memory.as_fd()) => memory.to_vec().into(),
+            ReceivedBytes::Sealed(memory) if is_scarce(memory.as_fd()) => copied(&memory).into(),
             ReceivedBytes::Sealed(memory) => Self(Bytes::Sealed(Arc::new(memory))),
             ReceivedBytes::Lent(bytes) => Self(Bytes::Lent(Arc::new(bytes))),
             ReceivedBytes::Own(bytes) => Self::own(Owner::Copied(bytes)),
@@ -254,119 +261,6 @@ fn is_scarce(descriptor: BorrowedFd<'_>) -> bool {
     let limit = getrlimit(Resource::Nofile).current.unwrap_or(ENOUGH).min(ENOUGH);
     // The system gives out the lowest free number, so at least that many are in use.
     u64::try_from(descriptor.as_raw_fd()).is_ok_and(|number| number >= limit / 2)
-}
-
-thread_local! {
-    /// `Blob::deserialize` is calling `deserialize_any`.
-    static IS_ASKING: Cell<bool> = const { Cell::new(false) };
-}
-
-/// Whether a blob has called `deserialize_any`. A blob decodes to what it was, unlike a type that
-/// inspects a value to find out what it is, so the value need not be verified.
-pub(crate) fn is_asking() -> bool {
-    IS_ASKING.replace(false)
-}
-
-/// The key of the object that stands for a blob that was set aside.
-const MENTION: &str = "$blob";
-/// The key of the object that holds a blob in a text.
-const BASE64: &str = "$base64";
-
-/// Whether a key is that of an object which stands for a blob.
-#[inline]
-pub(crate) fn is_mark(key: &str) -> bool {
-    key.starts_with("$b") && (key == MENTION || key == BASE64)
-}
-
-impl Serialize for Blob {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let encoded = enclose(self);
-        if let Encoded::Bytes = encoded {
-            return serializer.serialize_bytes(self);
-        }
-        let mut map = serializer.serialize_map(Some(1))?;
-        match encoded {
-            Encoded::Index(index) => map.serialize_entry(MENTION, &index)?,
-            _ => map.serialize_entry(BASE64, &Base64(self))?,
-        }
-        map.end()
-    }
-}
-
-/// The bytes of a blob as text: a string that needs no escapes.
-struct Base64<'b>(&'b [u8]);
-
-impl Serialize for Base64<'_> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(&STANDARD.encode(self.0))
-    }
-}
-
-/// Reads what [`Base64`] has written.
-struct FromBase64;
-
-impl<'de> DeserializeSeed<'de> for FromBase64 {
-    type Value = Blob;
-
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Blob, D::Error> {
-        deserializer.deserialize_str(self)
-    }
-}
-
-impl Visitor<'_> for FromBase64 {
-    type Value = Blob;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("bytes as base64")
-    }
-
-    fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<Blob, E> {
-        STANDARD.decode(text).map(Blob::from).map_err(E::custom)
-    }
-}
-
-impl<'de> Deserialize<'de> for Blob {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        IS_ASKING.set(true);
-        let result = deserializer.deserialize_any(BlobVisitor);
-        IS_ASKING.set(false);
-        result
-    }
-}
-
-struct BlobVisitor;
-
-impl<'de> Visitor<'de> for BlobVisitor {
-    type Value = Blob;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("bytes")
-    }
-
-    fn visit_bytes<E>(self, bytes: &[u8]) -> Result<Blob, E> {
-        Ok(bytes.into())
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Blob, A::Error> {
-        let mut bytes = Vec::with_capacity(seq.size_hint().unwrap_or_default().min(4096));
-        while let Some(byte) = seq.next_element()? {
-            bytes.push(byte);
-        }
-        Ok(bytes.into())
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Blob, A::Error> {
-        // Owned, since a buffered map, such as a `serde_json::Value`, lends no key.
-        let key = map.next_key::<String>()?;
-        match key.as_deref() {
-            Some(BASE64) => map.next_value_seed(FromBase64),
-            Some(MENTION) => {
-                let index = map.next_value()?;
-                disclose(index).ok_or_else(|| A::Error::custom("a blob that was not enclosed"))
-            }
-            _ => Err(A::Error::custom("an object that stands for no blob")),
-        }
-    }
 }
 
 impl Deref for Blob {
@@ -432,20 +326,5 @@ impl Eq for Blob {}
 impl fmt::Debug for Blob {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Blob({} bytes)", self.len())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn outside_of_tasks_a_blob_is_a_sequence_of_bytes() {
-        let json = serde_json::to_string(&Blob::from(vec![1; 300])).expect("JSON");
-        assert!(json.starts_with("[1,1,"));
-        assert_eq!(serde_json::from_str::<Blob>(&json).expect("a blob"), vec![1; 300].into());
-        for wrong in [r#"{"$blob":0}"#, r#"{"blob":0}"#, "{}", "[256]", "7"] {
-            assert!(serde_json::from_str::<Blob>(wrong).is_err(), "{wrong}");
-        }
     }
 }
