@@ -77,7 +77,7 @@ pub fn reserve(bytes: &mut Vec<u8>, additional: usize) {
 
 /// Asks for huge pages, if this is long. Elsewhere than on Linux it does nothing.
 pub(crate) fn prefer_huge_pages<T>(memory: &mut [MaybeUninit<T>]) {
-    #[cfg(target_os = "linux")]
+    #[cfg(all(target_os = "linux", not(miri)))]
     {
         use rustix::mm::{Advice, madvise};
         /// Less than this has few of them.
@@ -95,7 +95,7 @@ pub(crate) fn prefer_huge_pages<T>(memory: &mut [MaybeUninit<T>]) {
         let _ =
             unsafe { madvise(start.wrapping_add(skipped).cast(), pages, Advice::LinuxHugepage) };
     }
-    #[cfg(not(target_os = "linux"))]
+    #[cfg(not(all(target_os = "linux", not(miri))))]
     let _ = memory;
 }
 
