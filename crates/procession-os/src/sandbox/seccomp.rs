@@ -9,27 +9,16 @@
 //! Calls of another kind of processor (32 bits, x32) end the process in any case: their numbers have other
 //! meanings.
 
+mod program;
+
 use std::collections::BTreeMap;
 
-use libc::{c_long, sock_filter};
+use libc::c_long;
 
 use super::Rules;
 use crate::sandbox::syscalls::{
     ATTRIBUTES, ENDING, FAILING, FILES, METADATA, NEEDED, NETWORK, OBJECTS, ON_PROCESSES, PROCESSES,
 };
-
-#[cfg(target_arch = "x86_64")]
-const ARCHITECTURE: u32 = 0xc000_003e;
-#[cfg(target_arch = "aarch64")]
-const ARCHITECTURE: u32 = 0xc000_00b7;
-
-// Offsets in the data of a call.
-const NUMBER: u32 = 0;
-const ARCH: u32 = 4;
-const ARGUMENTS: u32 = 16;
-
-/// Numbers from here on are those of x32.
-const X32: u32 = 0x4000_0000;
 
 const ALLOW: u32 = libc::SECCOMP_RET_ALLOW;
 const END: u32 = libc::SECCOMP_RET_TRAP;
@@ -81,7 +70,8 @@ pub(super) fn check() -> Result<(), String> {
 
 pub(super) fn impose(rules: &Rules, has_landlock: bool) -> Result<(), String> {
     check()?;
-    let filter = program(rules, has_landlock);
+    let (verdicts, others) = verdicts(rules, has_landlock);
+    let filter = program::of(&verdicts, others);
     let len = u16::try_from(filter.len()).map_err(|_| "the filter is too long")?;
     let program = libc::sock_fprog { len, filter: filter.as_ptr().cast_mut() };
     // SAFETY: the kernel copies the program, which lives until the call returns.
@@ -315,105 +305,4 @@ fn decided_where_strict(rules: &Rules) -> Vec<(c_long, CallRule)> {
 /// The lower 32 bits, which is what the kernel uses of an `int` as well.
 fn number_of(number: c_long) -> u32 {
     number as u32
-}
-
-const LOAD: u16 = (libc::BPF_LD | libc::BPF_W | libc::BPF_ABS) as u16;
-const AND: u16 = (libc::BPF_ALU | libc::BPF_AND | libc::BPF_K) as u16;
-const IF_EQUAL: u16 = (libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K) as u16;
-const IF_AT_LEAST: u16 = (libc::BPF_JMP | libc::BPF_JGE | libc::BPF_K) as u16;
-const RETURN: u16 = (libc::BPF_RET | libc::BPF_K) as u16;
-
-fn step(code: u16, k: u32) -> sock_filter {
-    sock_filter { code, jt: 0, jf: 0, k }
-}
-
-/// Goes on with the next step if the condition holds, else `otherwise` steps further.
-fn jump(code: u16, k: u32, otherwise: u8) -> sock_filter {
-    sock_filter { code, jt: 0, jf: otherwise, k }
-}
-
-fn program(rules: &Rules, has_landlock: bool) -> Vec<sock_filter> {
-    let (verdicts, others) = verdicts(rules, has_landlock);
-    let mut program = vec![
-        step(LOAD, ARCH),
-        sock_filter { code: IF_EQUAL, jt: 1, jf: 0, k: ARCHITECTURE },
-        step(RETURN, KILL),
-        step(LOAD, NUMBER),
-        jump(IF_AT_LEAST, X32, 1),
-        step(RETURN, KILL),
-    ];
-    for (number, verdict) in &verdicts {
-        let block = block(verdict);
-        let len = u8::try_from(block.len()).expect("a block has few steps");
-        program.push(jump(IF_EQUAL, *number, len));
-        program.extend(block);
-    }
-    program.push(step(RETURN, others));
-    program
-}
-
-fn block(verdict: &CallRule) -> Vec<sock_filter> {
-    match verdict {
-        CallRule::Always(verdict) => vec![step(RETURN, *verdict)],
-        CallRule::If { all, otherwise } => {
-            let mut block: Vec<_> =
-                all.iter().flat_map(|condition| unless(condition, *otherwise)).collect();
-            block.push(step(RETURN, ALLOW));
-            block
-        }
-        CallRule::Unless(conditions) => {
-            let mut block: Vec<_> =
-                conditions.iter().flat_map(|condition| when(condition, FAIL)).collect();
-            block.push(step(RETURN, ALLOW));
-            block
-        }
-        CallRule::IfZero(arguments) => {
-            let halves: Vec<u32> = arguments.iter().flat_map(halves).collect();
-            let mut block = Vec::new();
-            for (done, half) in halves.iter().enumerate() {
-                // To the last step, which refuses.
-                let rest = 2 * (halves.len() - done) - 1;
-                let rest = u8::try_from(rest).expect("a block has few steps");
-                block.extend([step(LOAD, *half), jump(IF_EQUAL, 0, rest)]);
-            }
-            block.extend([step(RETURN, ALLOW), step(RETURN, FAIL)]);
-            block
-        }
-    }
-}
-
-fn load(condition: &Condition) -> Vec<sock_filter> {
-    vec![step(LOAD, lower_half(condition.argument)), step(AND, condition.mask)]
-}
-
-/// The verdict if the condition holds; else the next block.
-fn when(condition: &Condition, verdict: u32) -> Vec<sock_filter> {
-    let mut block = load(condition);
-    for value in &condition.values {
-        block.extend([jump(IF_EQUAL, *value, 1), step(RETURN, verdict)]);
-    }
-    block
-}
-
-/// The verdict if the condition does not hold; else the next block.
-fn unless(condition: &Condition, verdict: u32) -> Vec<sock_filter> {
-    let mut block = load(condition);
-    for (left, value) in (1..=condition.values.len()).rev().zip(&condition.values) {
-        let jt = u8::try_from(left).expect("a block has few steps");
-        block.push(sock_filter { code: IF_EQUAL, jt, jf: 0, k: *value });
-    }
-    block.push(step(RETURN, verdict));
-    block
-}
-
-fn halves(argument: &CallArgument) -> Vec<u32> {
-    match *argument {
-        CallArgument::LowerHalf(argument) => vec![lower_half(argument)],
-        CallArgument::Whole(argument) => vec![lower_half(argument), lower_half(argument) + 4],
-    }
-}
-
-/// The processors of the list have the lower half first.
-fn lower_half(argument: u32) -> u32 {
-    ARGUMENTS + 8 * argument
 }
