@@ -39,6 +39,21 @@ fn fallbacks() -> impl Iterator<Item = PathBuf> {
     runtime.into_iter().chain(["/tmp", "/var/tmp", "/dev/shm"].map(PathBuf::from))
 }
 
+/// The directory for files in memory that all users may write to.
+#[cfg(target_os = "linux")]
+fn in_memory() -> Option<PathBuf> {
+    /// What the kernel says of a file system of this type.
+    const TMPFS: u64 = 0x0102_1994;
+    let dir = Path::new("/dev/shm");
+    let is_in_memory = rustix::fs::statfs(dir).is_ok_and(|it| it.f_type as u64 == TMPFS);
+    is_in_memory.then(|| dir.to_owned())
+}
+
+#[cfg(not(target_os = "linux"))]
+fn in_memory() -> Option<PathBuf> {
+    None
+}
+
 /// The directory of the last successful check. A check takes longer than the start of a worker, so
 /// it is not repeated.
 fn found_usable() -> MutexGuard<'static, Option<PathBuf>> {
@@ -46,15 +61,17 @@ fn found_usable() -> MutexGuard<'static, Option<PathBuf>> {
     FOUND.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Makes a socket there, as the channel library does. Permissions alone do not show a read-only
-/// file system, or one without sockets.
+/// Makes a socket there, as the channel library does, but without a directory of its own: to remove a directory may
+/// wait for the disk. Permissions alone do not show a read-only file system, or one without sockets.
 fn usable_for_sockets(dir: &Path) -> Result<(), String> {
     if dir.to_str().is_none() || !dir.is_absolute() {
         return Err("its name is not UTF-8, or relative".to_owned());
     }
-    let trial = tempfile::tempdir_in(dir).map_err(|error| error.to_string())?;
+    let mut trial = tempfile::Builder::new();
+    // As long as the path in the channel library's directory: `.tmpx7Kq0a/socket`.
+    trial.suffix("-socket");
     // Unlike the channel library, this returns an error if the path is too long.
-    UnixListener::bind(trial.path().join("socket")).map_err(|error| error.to_string())?;
+    trial.make_in(dir, |path| UnixListener::bind(path)).map_err(|error| error.to_string())?;
     *found_usable() = Some(dir.to_owned());
     Ok(())
 }
@@ -68,6 +85,10 @@ fn usable_for_sockets(dir: &Path) -> Result<(), String> {
 ///
 /// The name is random, and the directory is locked while its process lives: processes in containers
 /// that share a temporary directory do not remove each other's.
+///
+/// It is in the directory that the variable `TMPDIR` names. If that is not set, it is in `/dev/shm` where this is a
+/// file system in memory (Linux), else in the usual temporary directory: on a disk, to make and to remove the few
+/// directories of a run may take longer than the start of a worker.
 ///
 /// ```
 /// # fn main() -> std::io::Result<()> {
@@ -90,7 +111,9 @@ impl PrivateDir {
     /// If no directory is usable for sockets, or the directory of `tempfile` was set before.
     pub fn create() -> io::Result<Self> {
         let mut refusal = io::Error::other("no temporary directory is usable for sockets");
-        for base in [env::temp_dir()].into_iter().chain(fallbacks()) {
+        let is_named = env::var_os("TMPDIR").is_some_and(|dir| !dir.is_empty());
+        let in_memory = if is_named { None } else { in_memory() };
+        for base in in_memory.into_iter().chain([env::temp_dir()]).chain(fallbacks()) {
             match Self::create_in(&base) {
                 Ok(dir) => return Ok(dir),
                 Err(error) => refusal = error,
