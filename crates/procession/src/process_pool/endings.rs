@@ -85,10 +85,16 @@ impl PoolInner {
     /// Joins all threads of a pool that has ended, or waits until another shutdown has.
     pub(super) fn join_threads(&self) {
         let _joining = self.joining.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut threads = self.threads.lock().unwrap_or_else(PoisonError::into_inner);
-        let ended = std::mem::take(&mut *threads);
-        drop(threads);
-        ended.into_iter().for_each(PoolThread::join);
+        // The supervisor, which is one of them, may have added another meanwhile.
+        loop {
+            let mut threads = self.threads.lock().unwrap_or_else(PoisonError::into_inner);
+            let ended = std::mem::take(&mut *threads);
+            drop(threads);
+            if ended.is_empty() {
+                return;
+            }
+            ended.into_iter().for_each(PoolThread::join);
+        }
     }
 
     /// Shuts the pool down, and waits for its end, except in a callback of the pool.

@@ -3,8 +3,9 @@
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, Receiver};
-use std::sync::{Arc, Once};
 
 use rustix::io::Errno;
 use uuid::Uuid;
@@ -16,6 +17,7 @@ use super::inner::PoolInner;
 use super::output::OutputPipes;
 use super::socket_dir::PURPOSE;
 use super::start_dir::AwaitedStart;
+use super::supervisor::SupervisorMessage;
 use super::template::Template;
 use super::worker_handle::WorkerHandle;
 use crate::locked_dir;
@@ -65,21 +67,32 @@ pub(super) fn start(pool: &Arc<PoolInner>, handle: &Arc<WorkerHandle>) -> Result
         NotStarted::new("start a thread", &error)
     })?;
     pool.add_thread(handler, None);
-    // After the first start, which it does not delay.
-    static SWEEP: Once = Once::new();
-    SWEEP.call_once(|| sweep(pool, |_| _ = locked_dir::sweep(&tempfile::env::temp_dir(), PURPOSE)));
-    if pool.setup.control_groups.are_there() {
-        static SWEEP: Once = Once::new();
-        SWEEP.call_once(|| sweep(pool, |pool| pool.setup.control_groups.sweep()));
-    }
+    // Behind the starts that are ordered already, which it does not delay.
+    let _ = pool.supervisor.send(SupervisorMessage::Sweep);
     Ok(())
 }
 
-/// Removes what killed programs have left. Runs on a thread of its own, since it may take long and no deadline may be
-/// missed. If the thread cannot be started, the next program removes it.
-fn sweep(pool: &Arc<PoolInner>, sweep: fn(&PoolInner)) {
+/// Removes what killed programs have left, once in a process. Runs on a thread of its own, since it may take long and no
+/// deadline may be missed. If the thread cannot be started, the next program removes it.
+pub(super) fn sweep(pool: &Arc<PoolInner>) {
+    static HAS_SWEPT: [AtomicBool; 2] = [AtomicBool::new(false), AtomicBool::new(false)];
+    let [dirs, groups] = &HAS_SWEPT;
+    let sweeps_dirs = !dirs.swap(true, Ordering::Relaxed);
+    let has_groups = pool.setup.control_groups.are_there();
+    let sweeps_groups = has_groups && !groups.swap(true, Ordering::Relaxed);
+    if !sweeps_dirs && !sweeps_groups {
+        return;
+    }
     let its_pool = Arc::clone(pool);
-    if let Ok(thread) = pool.start_thread("sweep".to_owned(), move || sweep(&its_pool)) {
+    let sweep = move || {
+        if sweeps_dirs {
+            locked_dir::sweep(&tempfile::env::temp_dir(), PURPOSE);
+        }
+        if sweeps_groups {
+            its_pool.setup.control_groups.sweep();
+        }
+    };
+    if let Ok(thread) = pool.start_thread("sweep".to_owned(), sweep) {
         pool.add_thread(thread, None);
     }
 }

@@ -10,7 +10,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use super::PoolEvent;
 use super::endings::LOOK_AGAIN;
 use super::inner::PoolInner;
-use super::start_worker::NotStarted;
+use super::start_worker::{self, NotStarted};
 use super::worker_handle::WorkerHandle;
 use crate::panics;
 use crate::scheduler::{Event, NextStart};
@@ -20,6 +20,8 @@ pub(crate) enum SupervisorMessage {
     Start(Arc<WorkerHandle>),
     /// The next `Tick` is due earlier than before, or a process was killed.
     CheckAgain,
+    /// What killed programs have left is to be removed.
+    Sweep,
     End,
 }
 
@@ -71,6 +73,7 @@ fn receive_messages(pool: &Arc<PoolInner>, messages: &Receiver<SupervisorMessage
         match message {
             Ok(SupervisorMessage::Start(handle)) => pool.start_worker(handle),
             Ok(SupervisorMessage::CheckAgain) => {}
+            Ok(SupervisorMessage::Sweep) => start_worker::sweep(pool),
             Err(RecvTimeoutError::Timeout) => pool.handle(Event::Tick),
             Ok(SupervisorMessage::End) | Err(RecvTimeoutError::Disconnected) => return,
         }
