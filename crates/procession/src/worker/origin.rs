@@ -176,9 +176,18 @@ fn mark_of_an_ancestor() -> Option<FoundMark> {
         let started = u32::try_from(child.as_raw_nonzero().get()).ok();
         let is_it = is_from_a_wrapper || child == rustix::process::getpid();
         child = parent;
-        let marks = if is_it { os::mark::of_process(parent) } else { Vec::new() };
+        let marks = match is_it && may_await_workers(parent) {
+            true => os::mark::of_process(parent),
+            false => Vec::new(),
+        };
         marks.into_iter().find(|mark| started.is_some() && mark.started() == started)
     })
+}
+
+/// Whether the process may be a coordinator: its supervisor thread lives as long as its workers. Most ancestors, such as
+/// shells, have one thread, and to look at what each has open takes longer than the rest of the search.
+fn may_await_workers(process: Pid) -> bool {
+    Stat::of(process).and_then(|stat| stat.threads()).is_none_or(|threads| threads > 1)
 }
 
 /// The invitation in the environment of the leader of this process group, if the coordinator still waits
@@ -246,12 +255,20 @@ impl Stat {
         self.process_id(2)
     }
 
-    /// The process id in a field, counted from 0 behind the name of the program.
+    fn threads(&self) -> Option<u64> {
+        self.field(17)?.parse().ok()
+    }
+
     fn process_id(&self, field: usize) -> Option<Pid> {
+        Pid::from_raw(self.field(field)?.parse().ok()?)
+    }
+
+    /// A field, counted from 0 behind the name of the program.
+    fn field(&self, field: usize) -> Option<&str> {
         // The name may contain anything.
         let behind_the_name = self.0.rsplit(|byte| *byte == b')').next()?;
         let fields = OsStr::from_bytes(behind_the_name).to_str()?;
-        Pid::from_raw(fields.split_whitespace().nth(field)?.parse().ok()?)
+        fields.split_whitespace().nth(field)
     }
 }
 
@@ -271,6 +288,24 @@ mod tests {
         assert_eq!(own.parent(), rustix::process::getppid());
         let odd = Stat(b"7 (a) b) (c) S 42 0 7".to_vec());
         assert_eq!((odd.parent(), odd.group()), (Pid::from_raw(42), None));
+    }
+
+    #[test]
+    #[cfg(all(target_os = "linux", not(feature = "portable")))]
+    fn a_process_with_a_second_thread_may_be_a_coordinator() {
+        let (end, ended) = std::sync::mpsc::channel::<()>();
+        std::thread::scope(|scope| {
+            scope.spawn(move || ended.recv());
+            let own = Stat::of(rustix::process::getpid()).expect("this process");
+            assert!(own.threads() > Some(1) && may_await_workers(rustix::process::getpid()));
+            drop(end);
+        });
+        let mut one = std::process::Command::new("sleep").arg("60").spawn().expect("a process");
+        let pid = Pid::from_raw(one.id().cast_signed()).expect("a process id");
+        let may = may_await_workers(pid);
+        one.kill().expect("it lives");
+        one.wait().expect("it was killed");
+        assert!(!may);
     }
 
     #[test]
