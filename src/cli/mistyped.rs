@@ -22,6 +22,11 @@ const DOWNLOADS: [&str; 4] = ["flag", "flags", "download", "downloads"];
 /// The subcommand that the word probably means, or the option that has its name.
 pub(super) fn meant(typed: &str) -> Option<String> {
     let word = typed.trim();
+    // First, since to make the list of all options takes longer than to read the command line. Neither an option nor a
+    // command has the name of a code.
+    if AVAILABLE.contains(&word.to_ascii_uppercase().as_str()) {
+        return None;
+    }
     if let Some(option) = option_named(word) {
         return Some(option);
     }
@@ -33,7 +38,7 @@ pub(super) fn meant(typed: &str) -> Option<String> {
     let is_code = word.len() == 2 && word.chars().any(|c| c.is_ascii_uppercase());
     let is_word = word.len() >= 2 && !is_code && word.chars().all(|c| c.is_ascii_alphabetic());
     let word = &*word.to_ascii_lowercase();
-    if !is_word || is_command(typed) || AVAILABLE.contains(&word.to_uppercase().as_str()) {
+    if !is_word || is_command(typed) {
         return None;
     }
     if DOWNLOADS.contains(&word) {
