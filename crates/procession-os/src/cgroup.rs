@@ -84,6 +84,8 @@ pub struct Group {
     path: PathBuf,
     dir: OwnedFd,
     maker: u32,
+    bounds: GroupBounds,
+    is_removed: bool,
 }
 
 impl Group {
@@ -102,7 +104,8 @@ impl Group {
             }
         };
         // If an error is returned from here on, the drop of `group` removes it.
-        let group = Self { path, dir, maker: std::process::id() };
+        let maker = std::process::id();
+        let group = Self { path, dir, maker, bounds, is_removed: false };
         if let Some(threads) = bounds.threads {
             group.set("pids.max", &threads.to_string())?;
         }
@@ -121,13 +124,20 @@ impl Group {
         fs::write(self.path.join(file), value)
     }
 
-    /// Kills all processes in it, and waits until they have ended. Returns whether they have.
-    pub fn end(&self, longest: Duration) -> bool {
-        end(&self.path, longest)
+    /// Kills all processes in it, waits until they have ended, and removes it; if one does not end in this time, it
+    /// stays. Returns whether the kernel has killed processes of it because it had more memory than its bound.
+    pub fn end(mut self, longest: Duration) -> bool {
+        let is_bounded = self.bounds.memory.is_some();
+        // The usual case: a group that is empty can be removed at once, and the kernel refuses it for any other.
+        self.is_removed = !is_bounded && fs::remove_dir(&self.path).is_ok();
+        if self.is_removed {
+            return false;
+        }
+        end(&self.path, longest);
+        is_bounded && self.was_out_of_memory()
     }
 
-    /// Whether the kernel has killed processes of it because it had more memory than its bound.
-    pub fn was_out_of_memory(&self) -> bool {
+    fn was_out_of_memory(&self) -> bool {
         let events = fs::read_to_string(self.path.join("memory.events")).unwrap_or_default();
         // `oom_kill` also counts what was killed because a group above, or the system, had no memory left.
         let happened = |event| value_of(&events, event).is_some_and(|number| number != "0");
@@ -144,7 +154,7 @@ impl AsFd for Group {
 impl Drop for Group {
     fn drop(&mut self) {
         // A forked copy of the process does not remove it.
-        if self.maker == std::process::id() {
+        if self.maker == std::process::id() && !self.is_removed {
             let _ = fs::remove_dir(&self.path);
         }
     }
@@ -157,6 +167,10 @@ impl Drop for Group {
 /// A process does not end, or the system refuses the removal.
 pub fn remove_all(dir: &Path) -> io::Result<()> {
     const LONGEST: Duration = Duration::from_millis(500);
+    // The usual case. The kernel refuses it for a group with processes or groups.
+    if fs::remove_dir(dir).is_ok() {
+        return Ok(());
+    }
     if !end(dir, LONGEST) {
         return Err(io::ErrorKind::ResourceBusy.into());
     }
@@ -378,6 +392,26 @@ mod tests {
         assert!(!says("low 0\nmax 7\noom 0\noom_kill 0\noom_group_kill 0\n"));
         assert!(says("low 0\nmax 7\noom 1\noom_kill 3\noom_group_kill 1\n"));
         assert!(!says("low 0\nmax 0\noom 0\noom_kill 3\noom_group_kill 1\n"), "the system's");
+    }
+
+    #[test]
+    fn a_group_that_is_empty_is_removed_at_once_and_another_after_its_processes() {
+        let base = tempfile::tempdir().expect("a directory");
+        let path = base.path().join("group");
+        let memory = |memory| GroupBounds { memory, threads: None };
+        let made = |bounds| Group::create(path.clone(), bounds).expect("a directory");
+        assert!(!made(memory(None)).end(Duration::ZERO) && !path.exists());
+        // What is known of its memory goes with it. The files stand for those of the kernel, which go with a group.
+        let mut group = made(memory(None));
+        group.bounds = memory(Some(1));
+        let events = "oom 1\noom_kill 3\n";
+        for (file, text) in [("memory.events", events), ("cgroup.events", "populated 0\n")] {
+            fs::write(path.join(file), text).expect("a file");
+        }
+        assert!(group.end(Duration::ZERO) && path.exists());
+        // As if a process were in it, that does not end.
+        fs::write(path.join("cgroup.events"), "populated 1\n").expect("a file");
+        assert!(remove_all(&path).is_err() && path.exists());
     }
 
     #[test]

@@ -302,11 +302,8 @@ impl Child {
     /// system has killed it for its memory.
     fn end_group(&self) -> bool {
         let group = self.group.lock().unwrap_or_else(PoisonError::into_inner).take();
-        group.is_some_and(|group| {
-            // Where a process runs on, the group stays, and the sweep of another program tries again.
-            let _ = group.end(LONGEST_END);
-            group.was_out_of_memory()
-        })
+        // Where a process runs on, the group stays, and the sweep of another program tries again.
+        group.is_some_and(|group| group.end(LONGEST_END))
     }
 
     /// Ends and reaps a process that has no watch thread.
