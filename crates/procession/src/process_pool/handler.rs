@@ -27,6 +27,7 @@ use super::inner::PoolInner;
 use super::receive;
 use super::start_dir::AwaitedStart;
 use super::start_failure::StartFailure;
+use super::start_worker;
 use super::worker_handle::{KillReason, WorkerHandle};
 use crate::error::Exit;
 use crate::panics;
@@ -106,6 +107,7 @@ fn serve(
     pool.listeners.event(|| PoolEvent::WorkerStarted { worker, pid });
     report_fewer_threads(pool, handle, threads);
     pool.handle(Event::WorkerReady { worker_id });
+    start_worker::order_sweep(pool);
     let received = panics::catch(|| receive::until_ended(pool, handle));
     if !matches!(received, Ok(Ok(()))) {
         // The worker wrote malformed records.

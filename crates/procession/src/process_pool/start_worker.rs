@@ -67,15 +67,23 @@ pub(super) fn start(pool: &Arc<PoolInner>, handle: &Arc<WorkerHandle>) -> Result
         NotStarted::new("start a thread", &error)
     })?;
     pool.add_thread(handler, None);
-    // Behind the starts that are ordered already, which it does not delay.
-    let _ = pool.supervisor.send(SupervisorMessage::Sweep);
     Ok(())
 }
 
-/// Removes what killed programs have left, once in a process. Runs on a thread of its own, since it may take long and no
-/// deadline may be missed. If the thread cannot be started, the next program removes it.
+/// Whether this process has removed what killed programs have left: their directories, and their control groups.
+static HAS_SWEPT: [AtomicBool; 2] = [AtomicBool::new(false), AtomicBool::new(false)];
+
+/// Orders that it is removed, once in a process. A worker is ready: no start is delayed by that.
+pub(super) fn order_sweep(pool: &PoolInner) {
+    let [dirs, groups] = HAS_SWEPT.each_ref().map(|it| it.load(Ordering::Relaxed));
+    if !dirs || !groups && pool.setup.control_groups.are_there() {
+        let _ = pool.supervisor.send(SupervisorMessage::Sweep);
+    }
+}
+
+/// Removes it, on a thread of its own, since it may take long and no deadline may be missed. If the thread cannot be
+/// started, the next program removes it.
 pub(super) fn sweep(pool: &Arc<PoolInner>) {
-    static HAS_SWEPT: [AtomicBool; 2] = [AtomicBool::new(false), AtomicBool::new(false)];
     let [dirs, groups] = &HAS_SWEPT;
     let sweeps_dirs = !dirs.swap(true, Ordering::Relaxed);
     let has_groups = pool.setup.control_groups.are_there();
