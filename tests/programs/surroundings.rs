@@ -5,7 +5,9 @@
 
 use std::path::Path;
 
-use crate::programs::{FinishedProgram, RunningProgram, Sandbox};
+use rustix::process::Signal;
+
+use crate::programs::{FinishedProgram, RunningProgram, Sandbox, skipped};
 
 /// The variables that the programs here are given.
 const ENVIRONMENT: [&str; 4] = ["HOME", "LLVM_PROFILE_FILE", "PATH", "TMPDIR"];
@@ -165,5 +167,33 @@ fn a_temporary_directory_that_is_missing_is_no_matter() {
         let args: Vec<_> = args.split(' ').collect();
         let mut command = place.coordinator(&args);
         RunningProgram::start(command.env("TMPDIR", "/nowhere/at/all")).wait().expect(0);
+    }
+}
+
+#[test]
+fn the_directory_of_the_sockets_is_in_memory_unless_tmpdir_names_another() {
+    let place = Sandbox::new();
+    let types = std::fs::read_to_string("/proc/self/mounts").unwrap();
+    if !types.lines().any(|mount| mount.split(' ').skip(1).take(2).eq(["/dev/shm", "tmpfs"])) {
+        return skipped("/dev/shm is not in memory here");
+    }
+    std::fs::create_dir(place.path("tmp")).unwrap();
+    let named = place.path("tmp").display().to_string();
+    for (tmpdir, base) in [(None, "/dev/shm"), (Some(""), "/dev/shm"), (Some(&*named), &*named)] {
+        let mut command = place.coordinator(&["-a", "-s", "DELAY", "-w", "1", "--json"]);
+        match tmpdir {
+            Some(dir) => command.env("TMPDIR", dir),
+            None => command.env_remove("TMPDIR"),
+        };
+        let run = RunningProgram::start(&mut command);
+        run.workers(1);
+        let open = std::fs::read_dir(format!("/proc/{}/fd", run.pid())).unwrap();
+        let open = open.filter_map(|entry| std::fs::read_link(entry.unwrap().path()).ok());
+        let dir = open.into_iter().find(|path| path.parent() == Some(Path::new(base)));
+        let dir = dir.unwrap_or_else(|| panic!("{tmpdir:?}: nothing in {base}"));
+        assert!(dir.is_dir(), "{}", dir.display());
+        run.signal(Signal::INT);
+        run.wait().expect(130);
+        assert!(!dir.exists(), "{}", dir.display());
     }
 }
