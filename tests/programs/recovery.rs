@@ -154,6 +154,24 @@ fn runs_in_containers_that_share_every_directory_leave_each_other_alone() {
     assert_eq!(list.matches("exit code 0").count(), 4, "{list}");
 }
 
+/// As systemd does in `/dev/shm` when a user logs out.
+#[test]
+fn a_run_goes_on_when_its_temporary_directory_was_removed() {
+    let place = Sandbox::new();
+    let tmp = place.path("tmp");
+    fs::create_dir(&tmp).unwrap();
+    let args = ["-a", "-l", "40", "-s", "DELAY", "-w", "1", "-m", "5", "--json"];
+    // Each worker that takes the place of another needs the directory.
+    let args = [&args[..], &["--max-tasks-per-worker", "10"]].concat();
+    let run = RunningProgram::start(place.coordinator(&args).env("TMPDIR", &tmp));
+    run.wait_for_stdout("\n");
+    for entry in fs::read_dir(&tmp).unwrap() {
+        fs::remove_dir_all(entry.unwrap().path()).unwrap();
+    }
+    assert_eq!(run.wait().expect(0).summary().counts(), [40, 0, 0]);
+    assert_eq!(fs::read_dir(&tmp).unwrap().count(), 0);
+}
+
 #[test]
 fn what_a_killed_program_left_is_removed_by_the_next() {
     let place = Sandbox::new();

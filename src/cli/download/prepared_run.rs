@@ -59,8 +59,12 @@ impl PreparedRun {
         let joblog = settings.joblog.as_deref().map(JobLog::create).transpose()?;
         let source = settings.source.open()?;
         save::prepare_for(&settings.dest, source.items.iter().map(|item| item.file.as_str()))?;
-        let has_files = parallelism.has_processes() || settings.rate.is_some();
-        let sockets = has_files.then(|| PrivateDir::create().ok()).flatten();
+        let sockets = match (parallelism.has_processes(), settings.rate) {
+            // The file of the limit is in it, too, and workers that start later open it.
+            (_, Some(_)) => PrivateDir::create_lasting().ok(),
+            (true, None) => PrivateDir::create().ok(),
+            (false, None) => None,
+        };
         let rate_dir = settings.rate.map(|_| tempfile::tempdir()).transpose();
         let rate_dir = rate_dir.context("cannot make a file for --rate")?;
         let fetch = FetchSettings {

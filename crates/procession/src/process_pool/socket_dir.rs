@@ -39,6 +39,12 @@ fn fallbacks() -> impl Iterator<Item = PathBuf> {
     runtime.into_iter().chain(["/tmp", "/var/tmp", "/dev/shm"].map(PathBuf::from))
 }
 
+/// A directory for sockets in place of one in the directory of this program, or this error.
+pub(super) fn elsewhere(error: io::Error) -> io::Result<LockedDir> {
+    let mut bases = [env::temp_dir()].into_iter().chain(fallbacks());
+    bases.find_map(|base| LockedDir::create_in(&base, PURPOSE).ok()).ok_or(error)
+}
+
 /// The directory for files in memory that all users may write to.
 #[cfg(target_os = "linux")]
 fn in_memory() -> Option<PathBuf> {
@@ -110,10 +116,34 @@ impl PrivateDir {
     ///
     /// If no directory is usable for sockets, or the directory of `tempfile` was set before.
     pub fn create() -> io::Result<Self> {
-        let mut refusal = io::Error::other("no temporary directory is usable for sockets");
         let is_named = env::var_os("TMPDIR").is_some_and(|dir| !dir.is_empty());
         let in_memory = if is_named { None } else { in_memory() };
-        for base in in_memory.into_iter().chain([env::temp_dir()]).chain(fallbacks()) {
+        Self::create_in_first(in_memory.into_iter().chain([env::temp_dir()]))
+    }
+
+    /// The same, but never in `/dev/shm`, for programs that make other files by `tempfile`: systemd removes what a user
+    /// has in `/dev/shm` when the user logs out, also from programs that go on (`RemoveIPC=`). Pools do not need the
+    /// directory for long, and make another one.
+    ///
+    /// ```
+    /// # fn main() -> std::io::Result<()> {
+    /// let _sockets = procession::PrivateDir::create_lasting()?; // kept until the end of `main`
+    /// let shared = tempfile::tempdir()?; // in that directory
+    /// # drop(shared);
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// Those of [`create`](PrivateDir::create).
+    pub fn create_lasting() -> io::Result<Self> {
+        Self::create_in_first([env::temp_dir()].into_iter())
+    }
+
+    /// In the first of these directories that is usable, or else in another one.
+    fn create_in_first(preferred: impl Iterator<Item = PathBuf>) -> io::Result<Self> {
+        let mut refusal = io::Error::other("no temporary directory is usable for sockets");
+        for base in preferred.chain(fallbacks()) {
             match Self::create_in(&base) {
                 Ok(dir) => return Ok(dir),
                 Err(error) => refusal = error,

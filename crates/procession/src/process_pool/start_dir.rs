@@ -15,7 +15,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rustix::process::geteuid;
 
-use super::socket_dir::PURPOSE;
+use super::socket_dir::{self, PURPOSE};
 use crate::locked_dir::LockedDir;
 use crate::transport::StartFile;
 
@@ -68,7 +68,12 @@ struct Starts {
 
 impl StartDir {
     fn create() -> io::Result<Self> {
-        let dir = LockedDir::create_in(&tempfile::env::temp_dir(), PURPOSE)?;
+        let dir = match LockedDir::create_in(&tempfile::env::temp_dir(), PURPOSE) {
+            // The directory of this program was removed: systemd does that in `/dev/shm` when a user logs out, also to
+            // programs that go on.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => socket_dir::elsewhere(error)?,
+            made => made?,
+        };
         let mut options = OpenOptions::new();
         let file = options.write(true).create_new(true).open(StartFile::path(dir.path()))?;
         file.set_permissions(Permissions::from_mode(0o644))?;
