@@ -36,7 +36,7 @@ pub(super) fn run(args: BenchArgs) -> anyhow::Result<ProgramExit> {
     let signalled = interrupt.clone();
     signals::watch(move |exit| signalled.set(exit)).context("cannot listen to signals")?;
     // The directory of the pools' sockets; pools work without it as well.
-    let _sockets = PrivateDir::create();
+    let _sockets = PrivateDir::create_in_memory();
     let effort = if quick { Effort::QUICK } else { Effort::FULL };
     let workers = workers.unwrap_or_else(num_cpus::get);
     let workers = download::possible_workers(workers)?;

@@ -74,7 +74,7 @@ fn compare(mut plan: ComparisonPlan) -> anyhow::Result<ProgramExit> {
     let messages = RoundMessages::open().context("cannot listen to signals")?;
     // The destinations of the runs are in this directory. The next program that creates one removes
     // the directories of programs that were killed. An error is ignored.
-    let _private = PrivateDir::create_lasting();
+    let _private = PrivateDir::create();
     let exports = plan.exports.iter().map(|path| {
         ExportFile::prepare(path.clone())
             .with_context(|| format!("cannot write --export {}", path.display()))

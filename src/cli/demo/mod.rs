@@ -46,7 +46,7 @@ pub(super) fn add_to(registry: Registry) -> Registry {
 /// Runs a demonstration.
 pub(super) fn run(DemoArgs { demo }: DemoArgs) -> anyhow::Result<ProgramExit> {
     demo.check().map_err(|error| UsageError::new(demo.command(), error))?;
-    *lock(&SOCKETS) = PrivateDir::create_lasting().ok();
+    *lock(&SOCKETS) = PrivateDir::create().ok();
     signals::watch(|exit| {
         let end = move || {
             clean_up();

@@ -61,8 +61,8 @@ impl PreparedRun {
         save::prepare_for(&settings.dest, source.items.iter().map(|item| item.file.as_str()))?;
         let sockets = match (parallelism.has_processes(), settings.rate) {
             // The file of the limit is in it, too, and workers that start later open it.
-            (_, Some(_)) => PrivateDir::create_lasting().ok(),
-            (true, None) => PrivateDir::create().ok(),
+            (_, Some(_)) => PrivateDir::create().ok(),
+            (true, None) => PrivateDir::create_in_memory().ok(),
             (false, None) => None,
         };
         let rate_dir = settings.rate.map(|_| tempfile::tempdir()).transpose();

@@ -92,10 +92,6 @@ fn usable_for_sockets(dir: &Path) -> Result<(), String> {
 /// The name is random, and the directory is locked while its process lives: processes in containers
 /// that share a temporary directory do not remove each other's.
 ///
-/// It is in the directory that the variable `TMPDIR` names. If that is not set, it is in `/dev/shm` where this is a
-/// file system in memory (Linux), else in the usual temporary directory: on a disk, to make and to remove the few
-/// directories of a run may take longer than the start of a worker.
-///
 /// ```
 /// # fn main() -> std::io::Result<()> {
 /// let _sockets = procession::PrivateDir::create()?; // kept until the end of `main`
@@ -116,28 +112,29 @@ impl PrivateDir {
     ///
     /// If no directory is usable for sockets, or the directory of `tempfile` was set before.
     pub fn create() -> io::Result<Self> {
-        let is_named = env::var_os("TMPDIR").is_some_and(|dir| !dir.is_empty());
-        let in_memory = if is_named { None } else { in_memory() };
-        Self::create_in_first(in_memory.into_iter().chain([env::temp_dir()]))
+        Self::create_in_first([env::temp_dir()].into_iter())
     }
 
-    /// The same, but never in `/dev/shm`, for programs that make other files by `tempfile`: systemd removes what a user
-    /// has in `/dev/shm` when the user logs out, also from programs that go on (`RemoveIPC=`). Pools do not need the
-    /// directory for long, and make another one.
+    /// The same in `/dev/shm`, where this is a file system in memory (Linux) and the variable `TMPDIR` is not set. On a
+    /// disk, to make and to remove the few directories of a pool may take longer than the start of a worker.
+    ///
+    /// Only for programs that make no other files by `tempfile`: they would take memory, and systemd removes what a user
+    /// has in `/dev/shm` when the user logs out, also from programs that go on (`RemoveIPC=`). Pools make another
+    /// directory then.
     ///
     /// ```
     /// # fn main() -> std::io::Result<()> {
-    /// let _sockets = procession::PrivateDir::create_lasting()?; // kept until the end of `main`
-    /// let shared = tempfile::tempdir()?; // in that directory
-    /// # drop(shared);
+    /// let _sockets = procession::PrivateDir::create_in_memory()?; // kept until the end of `main`
     /// # Ok(()) }
     /// ```
     ///
     /// # Errors
     ///
     /// Those of [`create`](PrivateDir::create).
-    pub fn create_lasting() -> io::Result<Self> {
-        Self::create_in_first([env::temp_dir()].into_iter())
+    pub fn create_in_memory() -> io::Result<Self> {
+        let is_named = env::var_os("TMPDIR").is_some_and(|dir| !dir.is_empty());
+        let in_memory = if is_named { None } else { in_memory() };
+        Self::create_in_first(in_memory.into_iter().chain([env::temp_dir()]))
     }
 
     /// In the first of these directories that is usable, or else in another one.
