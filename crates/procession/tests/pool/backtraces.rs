@@ -214,7 +214,9 @@ fn a_segfault_in_a_function_of_c_is_told_with_its_name() {
 
 fn an_abort_in_a_function_of_c_is_told_with_its_name() {
     let death = death(&pool(1), Decode(vec![1]));
-    tells(&death, Signal::ABORT, "decode_image <- example_c_library::decode");
+    // An optimizing compiler calls the part with `abort` `decode_image.cold`.
+    tells(&death, Signal::ABORT, "decode_image");
+    assert!(death.to_string().contains(" <- example_c_library::decode"), "{death}");
 }
 
 fn a_call_of_a_null_pointer_names_its_caller() {
