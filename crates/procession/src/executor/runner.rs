@@ -63,12 +63,17 @@ impl JobRunner {
     /// Default: writes it to standard output. See the example of [`JobRunner`].
     #[must_use]
     pub fn on_say(mut self, call: impl Fn(&Said<'_>) + Send + Sync + 'static) -> Self {
-        self.set_on_say(call);
+        drop(self.set_on_say(call));
         self
     }
 
-    pub(super) fn set_on_say(&mut self, call: impl Fn(&Said<'_>) + Send + Sync + 'static) {
-        self.lines = LineSink::calling(Box::new(call));
+    /// Sets the function, and returns what called the one before.
+    #[must_use]
+    pub(super) fn set_on_say(
+        &mut self,
+        call: impl Fn(&Said<'_>) + Send + Sync + 'static,
+    ) -> LineSink {
+        std::mem::replace(&mut self.lines, LineSink::calling(Box::new(call)))
     }
 
     /// Runs a task on this thread, calls its callbacks, and completes its future. `worker` is what
@@ -102,11 +107,12 @@ impl JobRunner {
         Context { task, worker, attempt: 1, locals, lines, label: None, stop }
     }
 
-    /// Brings a context of this runner up to date, for the next task of its thread.
-    pub(super) fn refresh(&self, context: &mut Context) {
-        if !context.lines.is_same(&self.lines) {
-            context.lines = self.lines.clone();
-        }
+    /// Brings a context of this runner up to date, for the next task of its thread. Returns what the context had
+    /// before, which may be the last reference to a function of the program: it is dropped without locks.
+    #[must_use]
+    pub(super) fn refresh(&self, context: &mut Context) -> Option<LineSink> {
+        let is_new = !context.lines.is_same(&self.lines);
+        is_new.then(|| std::mem::replace(&mut context.lines, self.lines.clone()))
     }
 
     /// Drops the values of [`Context::local`] that no task uses any more, for the end of an executor.

@@ -63,7 +63,7 @@ impl Sequential {
     /// # }
     /// ```
     pub fn on_say(mut self, call: impl Fn(&Said<'_>) + Send + Sync + 'static) -> Self {
-        self.runner.set_on_say(call);
+        drop(self.runner.set_on_say(call));
         self
     }
 }

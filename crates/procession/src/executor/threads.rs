@@ -118,7 +118,9 @@ impl ThreadPool {
     /// Sets the function that is called with each line that a task reports by [`Context::say`], on the
     /// thread of the task. Default: writes it to standard output. See the example of [`ThreadPool`].
     pub fn on_say(self, call: impl Fn(&Said<'_>) + Send + Sync + 'static) -> Self {
-        self.inner.lock().runner.set_on_say(call);
+        // It is dropped without the lock.
+        let before = self.inner.lock().runner.set_on_say(call);
+        drop(before);
         self
     }
 
@@ -286,22 +288,6 @@ impl ThreadPoolInner {
         let runner = self.lock().runner.clone();
         runner.clear_locals();
     }
-
-    /// Ensures that a thread runs the awaited tasks. Returns false if none can be started.
-    fn ensure_awaited_run(self: &Arc<Self>, queue: &mut JobQueue) -> bool {
-        if queue.awaited.is_empty() {
-            return true;
-        }
-        if queue.idle.number > 0 {
-            self.wake_one_more(queue);
-            return true;
-        }
-        let active = queue.alive.saturating_sub(queue.waiting);
-        // An active thread takes them after its task, or calls this function before it waits.
-        active >= self.size
-            || self.start(queue, queue.alive % self.size, true).is_ok()
-            || active > 0
-    }
 }
 
 /// The first thread could not be started: the tasks to fail, and the error.
@@ -384,8 +370,12 @@ impl TaskControl for ThreadPoolInner {
         if self.origin.is_forked() {
             return false;
         }
+        let mut queue = self.lock();
+        let entries = queue.take(id);
+        let ended = queue.take_ended();
         // The lock is released before futures are completed, which calls callbacks.
-        let entries = self.lock().take(id);
+        drop(queue);
+        drop(ended);
         let is_there = !entries.is_empty();
         self.fail(entries, &TaskError::Cancelled);
         is_there

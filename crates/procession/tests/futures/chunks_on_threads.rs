@@ -5,10 +5,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 
 use libtest_mimic::Trial;
-use procession::{Context, Executor, Failure, Shutdown, Task, TaskError, ThreadPool};
+use procession::{Context, Executor, Failure, PoolError, Shutdown, Task, TaskError, ThreadPool};
 use serde::{Deserialize, Serialize};
 
-use crate::harness::{Gate, eventually};
+use crate::harness::{Gate, ON_PURPOSE, eventually};
 use crate::tasks::{Bad, Echo, Ending, Meet, Pass};
 
 pub(crate) fn trials() -> Vec<Trial> {
@@ -26,6 +26,9 @@ pub(crate) fn trials() -> Vec<Trial> {
         tasks_of_a_chunk_may_map_tasks_of_the_same_pool,
         a_shutdown_cancels_what_has_not_begun_of_a_chunk,
         a_map_that_is_dropped_leaves_the_rest_of_its_chunks_undone,
+        results_of_a_dropped_map_may_use_the_pool_in_their_drop,
+        a_function_for_lines_may_use_the_pool_in_its_drop,
+        a_function_for_lines_whose_drop_panics_ends_no_thread,
     ]
 }
 
@@ -192,4 +195,129 @@ fn a_map_that_is_dropped_leaves_the_rest_of_its_chunks_undone() {
     gate.open();
     assert_eq!(pool.submit(Echo("x".to_owned())).result(), Ok("x".to_owned()));
     assert_eq!(gate.arrivals(), 1);
+}
+
+/// Calls a function when it is dropped.
+#[derive(Serialize, Deserialize, Default)]
+struct OnDrop {
+    #[serde(skip)]
+    call: Option<Box<dyn FnOnce() + Send + Sync>>,
+}
+
+impl OnDrop {
+    fn new(call: impl FnOnce() + Send + Sync + 'static) -> Self {
+        Self { call: Some(Box::new(call)) }
+    }
+}
+
+impl Drop for OnDrop {
+    fn drop(&mut self) {
+        if let Some(call) = self.call.take() {
+            call();
+        }
+    }
+}
+
+/// Waits at a gate, and returns what submits a task in its drop and counts those that ran.
+#[derive(Serialize, Deserialize)]
+struct SubmitsInDrop {
+    gate: std::path::PathBuf,
+    #[serde(skip)]
+    shared: Option<(Arc<ThreadPool>, Arc<AtomicUsize>)>,
+}
+
+impl Task for SubmitsInDrop {
+    const NAME: &'static str = "submits in drop";
+    type Output = OnDrop;
+
+    fn run(self, context: &Context) -> Result<OnDrop, Failure> {
+        Pass(self.gate).run(context)?;
+        let (pool, number) = self.shared.ok_or("not in this process")?;
+        Ok(OnDrop::new(move || {
+            let has_run = pool.submit(Echo(String::new())).result().is_ok();
+            number.fetch_add(usize::from(has_run), Ordering::SeqCst);
+        }))
+    }
+}
+
+fn results_of_a_dropped_map_may_use_the_pool_in_their_drop() {
+    let pool = Arc::new(warm(2));
+    let (open, number) = (Gate::new(), Arc::new(AtomicUsize::new(0)));
+    open.open();
+    for _ in 0..20 {
+        number.store(0, Ordering::SeqCst);
+        let gate = Gate::new();
+        let shared = (Arc::clone(&pool), Arc::clone(&number));
+        let path = |n| if n == 9 { gate.path() } else { open.path() };
+        let task = |n| SubmitsInDrop { gate: path(n), shared: Some(shared.clone()) };
+        let mut results = pool.map_unordered((0..10).map(task));
+        let first = results.next();
+        gate.await_arrivals(1);
+        drop((results, first));
+        gate.open();
+        // The last one, at least, is dropped by a thread of the pool, and the first one here.
+        eventually("two results that were dropped", || number.load(Ordering::SeqCst) >= 2);
+        let after = pool.submit(Echo("x".to_owned()));
+        eventually("a pool that runs tasks", || after.is_done());
+    }
+}
+
+/// A pool of one thread, which has a function for lines no more: the thread has the last reference to it, and drops it
+/// when it begins the next task, which this starts.
+fn with_new_function_for_lines(
+    before: OnDrop,
+    in_chunk: bool,
+    meanwhile: impl FnOnce(&ThreadPool),
+) {
+    let pool = warmed(ThreadPool::new(1).on_say(move |_| _ = &before), 1);
+    let gate = Gate::new();
+    let first = pool.submit(Pass(gate.path()));
+    gate.await_arrivals(1);
+    let pool = pool.on_say(|_| {});
+    let (next, texts) = (AtomicUsize::new(0), ["a", "b"].map(str::to_owned));
+    std::thread::scope(|scope| {
+        let tasks = texts.iter().cloned().map(Echo).inspect(|_| {
+            next.fetch_add(1, Ordering::SeqCst);
+        });
+        let mapped = in_chunk.then(|| scope.spawn(|| pool.map(tasks).collect::<Vec<_>>()));
+        eventually("tasks that were taken", || !in_chunk || next.load(Ordering::SeqCst) == 2);
+        meanwhile(&pool);
+        gate.open();
+        let after = pool.submit(Echo("x".to_owned()));
+        eventually("a pool that runs tasks", || after.is_done());
+        assert!(first.result().is_ok() && after.result().is_ok());
+        if let Some(mapped) = mapped {
+            assert!(mapped.join().expect("no panic").into_iter().eq(texts.clone().map(Ok)));
+        }
+    });
+    pool.shutdown(Shutdown::Wait);
+    let late = pool.submit(Speak).result();
+    assert_eq!(late, Err(TaskError::PoolBroken(PoolError::ShutDown)));
+}
+
+fn a_function_for_lines_may_use_the_pool_in_its_drop() {
+    for in_chunk in [false, true] {
+        let kept = Arc::new(Mutex::new(None));
+        let of_drop = Arc::clone(&kept);
+        let cancels = OnDrop::new(move || drop(of_drop.lock().expect("no panic").take()));
+        with_new_function_for_lines(cancels, in_chunk, |pool| {
+            let future = pool.submit(Speak).cancel_on_drop();
+            *kept.lock().expect("no panic") = Some(future);
+        });
+        assert!(kept.lock().expect("no panic").is_none());
+    }
+}
+
+fn a_function_for_lines_whose_drop_panics_ends_no_thread() {
+    for in_chunk in [false, true] {
+        with_new_function_for_lines(OnDrop::new(|| panic!("{ON_PURPOSE}")), in_chunk, |_| {});
+    }
+    // And if no task follows.
+    let before = OnDrop::new(|| panic!("{ON_PURPOSE}"));
+    let pool = ThreadPool::new(1).on_say(move |_| _ = &before);
+    assert_eq!(pool.submit(Echo(String::new())).result(), Ok(String::new()));
+    let pool = pool.on_say(|_| {});
+    pool.shutdown(Shutdown::Wait);
+    let late = pool.submit(Speak).result();
+    assert_eq!(late, Err(TaskError::PoolBroken(PoolError::ShutDown)));
 }

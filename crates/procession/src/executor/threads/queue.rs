@@ -154,10 +154,15 @@ impl JobQueue {
         let has_left = chunk.left() > 0;
         if has_left {
             self.awaited.insert(chunk.id());
-        } else {
-            self.begun.retain(|begun| begun.chunk.left() > 0);
         }
         has_left
+    }
+
+    /// Takes out the chunks of which all tasks have begun. The caller drops them without the lock: they may have the
+    /// last reference to results, and `Drop` of these may use the pool.
+    #[must_use]
+    pub(super) fn take_ended(&mut self) -> Vec<BegunChunk> {
+        self.begun.extract_if(.., |begun| begun.chunk.left() == 0).collect()
     }
 
     /// Whether a task of this id has not begun, or one of a chunk of this id.
@@ -252,6 +257,7 @@ mod tests {
             assert_eq!(chunk.run(&mut queue.runner.context(chunk.id(), 0), &mut || true), 0);
             assert!(!queue.has_not_begun(chunk.id()) && take(&mut queue, chunk.id()).is_empty());
             assert!(!queue.end(&chunk), "nothing is left");
+            assert_eq!(queue.take_ended().len(), 1);
             assert!(queue.begun.is_empty());
             for entry in taken {
                 entry.fail(&TaskError::Cancelled);

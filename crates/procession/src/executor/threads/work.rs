@@ -8,6 +8,7 @@ use super::ThreadPoolInner;
 use super::queue::{Entry, JobQueue};
 use crate::executor::callbacks;
 use crate::executor::chunk::LocalChunk;
+use crate::panics;
 use crate::task::{Context, TaskId};
 use crate::waiting::{HandOver, Obligation, RoleGuard};
 
@@ -30,9 +31,12 @@ impl ThreadPoolInner {
             }
             queue = match next {
                 Some(Entry::Job(job)) => {
-                    queue.runner.refresh(&mut context);
+                    let lines = queue.runner.refresh(&mut context);
                     let is_measured = queue.measures_next();
                     drop(queue);
+                    if let Some(before) = lines {
+                        panics::discard(before);
+                    }
                     let obligation = Obligation::to_end(job.id());
                     let begun = is_measured.then(Instant::now);
                     job.run(&mut context);
@@ -45,8 +49,14 @@ impl ThreadPoolInner {
                     }
                     queue
                 }
-                Some(Entry::Chunk(chunk)) => self.run_chunk(queue, &chunk, &mut context, &role),
-                None if only_awaited || queue.is_shut_down => return self.end_thread(queue),
+                Some(Entry::Chunk(chunk)) => {
+                    self.run_chunk(queue, chunk, &mut context, &role);
+                    self.lock()
+                }
+                None if only_awaited || queue.is_shut_down => {
+                    self.end_thread(queue);
+                    return panics::discard(context);
+                }
                 None => self.wait_for_tasks(queue),
             };
         }
@@ -58,19 +68,22 @@ impl ThreadPoolInner {
     }
 
     /// Runs the tasks of a chunk until none is left, or a task is awaited.
-    fn run_chunk<'q>(
-        self: &'q Arc<Self>,
-        mut queue: MutexGuard<'q, JobQueue>,
-        chunk: &Arc<dyn LocalChunk>,
+    fn run_chunk(
+        self: &Arc<Self>,
+        mut queue: MutexGuard<'_, JobQueue>,
+        chunk: Arc<dyn LocalChunk>,
         context: &mut Context,
         role: &RoleGuard,
-    ) -> MutexGuard<'q, JobQueue> {
-        queue.begin(chunk);
-        queue.runner.refresh(context);
+    ) {
+        queue.begin(&chunk);
+        let lines = queue.runner.refresh(context);
         if chunk.left() > 1 {
             self.call_for_help(queue);
         } else {
             drop(queue);
+        }
+        if let Some(before) = lines {
+            panics::discard(before);
         }
         // A caller that waits for the chunk waits for all of its tasks.
         let obligation = Obligation::to_end(chunk.id());
@@ -83,7 +96,7 @@ impl ThreadPoolInner {
         let took = begun.elapsed();
         drop(obligation);
         let mut queue = self.lock();
-        if queue.end(chunk) {
+        if queue.end(&chunk) {
             self.note_awaited(&queue);
             // Another thread is to run the rest: this one may end before.
             self.wake_one_more(&mut queue);
@@ -91,7 +104,11 @@ impl ThreadPoolInner {
         if count > 0 {
             queue.note_run_time(count, took);
         }
-        queue
+        let ended = queue.take_ended();
+        drop(queue);
+        // Results whose consumer is gone are dropped with their chunk, which calls the program's code.
+        drop((chunk, ended));
+        role.take_back();
     }
 
     /// Wakes or starts another thread, which takes part of this thread's chunk. Without it, the other tasks of
@@ -134,6 +151,22 @@ impl ThreadPoolInner {
         if queue.idle.must_wake_one_more() {
             self.changed.notify_one();
         }
+    }
+
+    /// Ensures that a thread runs the awaited tasks. Returns false if none can be started.
+    pub(super) fn ensure_awaited_run(self: &Arc<Self>, queue: &mut JobQueue) -> bool {
+        if queue.awaited.is_empty() {
+            return true;
+        }
+        if queue.idle.number > 0 {
+            self.wake_one_more(queue);
+            return true;
+        }
+        let active = queue.alive.saturating_sub(queue.waiting);
+        // An active thread takes them after its task, or calls this function before it waits.
+        active >= self.size
+            || self.start(queue, queue.alive % self.size, true).is_ok()
+            || active > 0
     }
 
     /// Waits until there may be a task. One thread spins before it sleeps.
