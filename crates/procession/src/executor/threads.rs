@@ -230,6 +230,7 @@ impl ThreadPoolInner {
             let error = match self.start(&mut queue, worker, false) {
                 Ok(()) => {
                     queue.started += 1;
+                    queue.starting += 1;
                     return Ok(queue);
                 }
                 Err(error) => error,
@@ -333,9 +334,7 @@ impl ThreadPoolInner {
         }
         queue.pending.insert(id, entry);
         self.tell_spinning(&queue);
-        // Compared with all pending tasks, because a thread that was woken and has not taken its task
-        // still counts as idle.
-        if queue.pending.len() > queue.idle.number && queue.started < self.size {
+        if queue.is_short_of_threads(self.size) {
             queue = match self.start_one_more(queue) {
                 Ok(queue) => queue,
                 Err(no_thread) => return self.fail_without_thread(no_thread),

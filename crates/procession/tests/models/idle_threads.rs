@@ -13,8 +13,9 @@ use super::idle::IdleThreads;
 #[derive(Default)]
 struct Queue {
     pending: usize,
-    /// Parts of chunks, which threads take before what is pending.
+    /// Parts of chunks, which threads take before what is pending, or after it.
     parts: usize,
+    pending_first: bool,
     done: usize,
     idle: IdleThreads,
     is_shut_down: bool,
@@ -64,8 +65,8 @@ impl Pool {
 
     /// After a thread has taken something.
     fn pass_on(&self, queue: &mut Queue) {
-        let pending = queue.pending;
-        if queue.idle.must_wake_for(pending) {
+        let tasks = queue.pending + usize::from(queue.parts > 0);
+        if queue.idle.must_wake_for(tasks) {
             self.changed.notify_one();
         }
     }
@@ -73,15 +74,18 @@ impl Pool {
     fn work(&self) {
         let mut queue = self.lock();
         loop {
-            if queue.parts > 0 {
-                queue.parts -= 1;
+            let pending_first = queue.pending_first;
+            let Queue { pending, parts, .. } = &mut *queue;
+            let (first, second) = if pending_first { (pending, parts) } else { (parts, pending) };
+            if *first > 0 {
+                *first -= 1;
                 self.pass_on(&mut queue);
-                // It takes longer than the task that is pending.
+                // It takes longer than the others.
                 while queue.done == 0 {
                     queue = self.has_done.wait(queue).expect("no panic");
                 }
-            } else if queue.pending > 0 {
-                queue.pending -= 1;
+            } else if *second > 0 {
+                *second -= 1;
                 self.pass_on(&mut queue);
                 drop(queue);
                 thread::yield_now();
@@ -171,17 +175,17 @@ fn several_threads_run_all_tasks() {
     all_tasks_are_run(3, 2, &[1, 3, 2]);
 }
 
-#[test]
-fn a_pending_task_does_not_wait_behind_part_of_a_chunk_while_a_thread_is_idle() {
-    explore(|| {
-        let pool = Arc::new(Pool::default());
+/// What threads take second does not wait behind what they take first, of which there is one thing less than threads.
+fn no_task_waits_while_a_thread_is_idle(pending_first: bool, callers: [fn(&Pool); 3]) {
+    explore(move || {
+        let queue = Queue { pending_first, ..Queue::default() };
+        let pool = Arc::new(Pool { queue: Mutex::new(queue), ..Pool::default() });
         let spawn = |body: fn(&Pool)| {
             let pool = Arc::clone(&pool);
             thread::spawn(move || body(&pool))
         };
         let workers: Vec<_> = (0..3).map(|_| spawn(Pool::work)).collect();
-        let callers = [spawn(Pool::call_for_help), spawn(Pool::add), spawn(Pool::call_for_help)];
-        callers.into_iter().for_each(|caller| caller.join().expect("no panic"));
+        callers.map(spawn).into_iter().for_each(|caller| caller.join().expect("no panic"));
         let mut queue = pool.lock();
         while queue.done == 0 {
             queue = pool.has_done.wait(queue).expect("no panic");
@@ -190,6 +194,17 @@ fn a_pending_task_does_not_wait_behind_part_of_a_chunk_while_a_thread_is_idle() 
         pool.shut_down();
         workers.into_iter().for_each(|worker| worker.join().expect("no panic"));
     });
+}
+
+#[test]
+fn a_pending_task_does_not_wait_behind_part_of_a_chunk_while_a_thread_is_idle() {
+    let callers = [Pool::call_for_help, Pool::add, Pool::call_for_help];
+    no_task_waits_while_a_thread_is_idle(false, callers);
+}
+
+#[test]
+fn part_of_a_chunk_does_not_wait_behind_a_pending_task_while_a_thread_is_idle() {
+    no_task_waits_while_a_thread_is_idle(true, [Pool::add, Pool::call_for_help, Pool::add]);
 }
 
 /// A pool in which each task needs a thread of its own, as tasks that wait for each other do.

@@ -24,6 +24,11 @@ impl IdleThreads {
         self.woken + usize::from(self.is_spinning)
     }
 
+    /// Whether there is a thread that sleeps and was not woken.
+    pub(super) fn has_asleep(&self) -> bool {
+        self.number > self.coming()
+    }
+
     /// Whether the caller has to wake a thread, since there are more tasks than threads that come for them.
     pub(super) fn must_wake_for(&mut self, tasks: usize) -> bool {
         tasks > self.coming() && self.must_wake_one_more()
@@ -31,7 +36,7 @@ impl IdleThreads {
 
     /// Whether the caller has to wake a thread so that one more comes. False: all of them come.
     pub(super) fn must_wake_one_more(&mut self) -> bool {
-        let must = self.number > self.coming();
+        let must = self.has_asleep();
         self.woken += usize::from(must);
         must
     }

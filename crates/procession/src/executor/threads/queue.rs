@@ -41,6 +41,8 @@ pub(super) struct JobQueue {
     /// Number of threads that were started for the size of the pool. Those that run awaited tasks alone are
     /// not counted.
     pub(super) started: usize,
+    /// Number of those that have not begun to look for tasks.
+    pub(super) starting: usize,
     /// Number of threads that run tasks or wait for one. A thread that finds no task and ends is subtracted
     /// before it releases the lock: a task that is added later starts another one.
     pub(super) alive: usize,
@@ -183,6 +185,28 @@ impl JobQueue {
         let parts = self.begun.iter().filter_map(|begun| begun.chunk.take_rest());
         let pending = self.pending.take_all();
         pending.chain(parts.map(Entry::Chunk)).collect()
+    }
+
+    /// Whether a thread that takes nothing else has to be woken, when another one has taken something.
+    pub(super) fn must_wake_for_rest(&mut self) -> bool {
+        if !self.idle.has_asleep() {
+            return false;
+        }
+        let parts = usize::from(self.has_parts());
+        self.idle.must_wake_for(self.pending.len() + parts)
+    }
+
+    /// Whether there are more tasks than threads without one, and there may be another thread.
+    pub(super) fn is_short_of_threads(&self, size: usize) -> bool {
+        // All pending tasks count, because a thread that was woken and has not taken its task still counts as idle.
+        let threads = self.idle.number + self.starting;
+        self.started < size
+            && (self.pending.len() > threads || self.pending.len() == threads && self.has_parts())
+    }
+
+    /// Whether a thread can take part of a chunk that another one runs.
+    fn has_parts(&self) -> bool {
+        self.begun.iter().any(|begun| begun.chunk.left() > 0)
     }
 
     /// Whether the caller has to wake a thread for the pending tasks.

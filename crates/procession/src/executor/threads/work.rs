@@ -21,13 +21,13 @@ impl ThreadPoolInner {
             Some(Arc::clone(self) as Arc<dyn HandOver>),
         );
         let mut queue = self.lock();
+        queue.starting -= usize::from(!only_awaited);
         let mut context = queue.runner.context(TaskId(0), worker);
         loop {
             let next = queue.pop(only_awaited);
             self.note_awaited(&queue);
-            // A thread that was woken for a pending task may have taken part of a chunk instead.
-            if next.is_some() && queue.must_wake() {
-                self.changed.notify_one();
+            if next.is_some() {
+                queue = self.pass_on(queue);
             }
             queue = match next {
                 Some(Entry::Job(job)) => {
@@ -129,6 +129,25 @@ impl ThreadPoolInner {
         }
     }
 
+    /// Called when a thread has taken something: what it came for may be left, a pending task if it took part of a
+    /// chunk, or part of a chunk if it took a pending task. Another thread is woken or started for that.
+    fn pass_on<'q>(
+        self: &'q Arc<Self>,
+        mut queue: MutexGuard<'q, JobQueue>,
+    ) -> MutexGuard<'q, JobQueue> {
+        if queue.must_wake_for_rest() {
+            self.changed.notify_one();
+        }
+        let may_start = queue.refused.is_none() && !queue.is_shut_down;
+        if !may_start || !queue.is_short_of_threads(self.size) {
+            return queue;
+        }
+        self.start_one_more(queue).unwrap_or_else(|no_thread| {
+            self.fail_without_thread(no_thread);
+            self.lock()
+        })
+    }
+
     /// Lets the thread that spins look for tasks, if there is one.
     pub(super) fn tell_spinning(&self, queue: &JobQueue) {
         if queue.idle.is_spinning {
@@ -160,6 +179,9 @@ impl ThreadPoolInner {
         }
         if queue.idle.number > 0 {
             self.wake_one_more(queue);
+        }
+        // Each idle thread takes one of them.
+        if queue.awaited.len() <= queue.idle.number {
             return true;
         }
         let active = queue.alive.saturating_sub(queue.waiting);
@@ -205,5 +227,71 @@ impl ThreadPoolInner {
         }
         queue.idle.number -= 1;
         queue
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde::{Deserialize, Serialize};
+
+    use super::super::ThreadPool;
+    use super::*;
+    use crate::error::Failure;
+    use crate::executor::{Engine, Job};
+    use crate::task::Task;
+
+    #[derive(Serialize, Deserialize)]
+    struct Nothing;
+
+    impl Task for Nothing {
+        const NAME: &'static str = "nothing";
+        type Output = ();
+        fn run(self, _: &Context) -> Result<(), Failure> {
+            Ok(())
+        }
+    }
+
+    fn job(queue: &mut JobQueue) -> TaskId {
+        let job = Job::new(Nothing, None).0;
+        let id = job.id();
+        queue.pending.insert(id, Entry::Job(job));
+        id
+    }
+
+    #[test]
+    fn a_thread_is_started_for_an_awaited_task_that_no_idle_thread_takes() {
+        let pool = ThreadPool::new(3);
+        let mut queue = pool.inner.lock();
+        // Of three threads two wait, each for a task, and the third one has none.
+        (queue.started, queue.alive, queue.waiting, queue.idle.number) = (3, 3, 2, 1);
+        for alive in [3, 4] {
+            let id = job(&mut queue);
+            queue.awaited.insert(id);
+            assert!(pool.inner.ensure_awaited_run(&mut queue));
+            assert_eq!(queue.alive, alive);
+        }
+        (queue.alive, queue.waiting, queue.idle.number) = (1, 0, 0);
+        drop(queue);
+        pool.shut_down(crate::Shutdown::Wait);
+    }
+
+    #[test]
+    fn a_thread_is_started_for_a_pending_task_whose_thread_has_taken_another_one() {
+        let pool = ThreadPool::new(3);
+        let mut queue = pool.inner.lock();
+        (queue.started, queue.alive) = (1, 1);
+        job(&mut queue);
+        for _ in 0..2 {
+            queue = pool.inner.pass_on(queue);
+            assert_eq!(
+                (queue.started, queue.starting),
+                (2, 1),
+                "one that is being started takes it"
+            );
+        }
+        queue.alive -= 1;
+        drop(queue);
+        pool.shut_down(crate::Shutdown::Wait);
+        assert_eq!(pool.inner.lock().pending.len(), 0);
     }
 }
