@@ -285,8 +285,9 @@ impl<O> Results<O> {
             drop(inner);
             self.state.signal.wait(timeout.take());
             inner = self.state.lock();
-            inner.awaited = None;
         }
+        // Also what a poll has set.
+        inner.awaited = None;
         take_ready(&mut inner, &mut self.next, &mut self.is_empty)
     }
 }

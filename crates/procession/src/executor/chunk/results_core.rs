@@ -84,18 +84,25 @@ pub(super) struct Announcement {
 }
 
 impl<O, R: ?Sized> PendingResults<O, R> {
-    /// Stores a result, unless its task was cancelled or skipped.
+    /// Stores a result. If its task was cancelled or skipped, returns it: the caller drops it without the lock, since
+    /// that calls the program's code.
     #[inline]
-    pub(super) fn store(&mut self, item: usize, result: Result<O, Box<TaskError>>) {
+    #[must_use]
+    pub(super) fn store(
+        &mut self,
+        item: usize,
+        result: Result<O, Box<TaskError>>,
+    ) -> Option<Result<O, Box<TaskError>>> {
         let slot = &mut self.slots[item];
         if !matches!(slot, Slot::Pending) {
-            return panics::discard(result);
+            return Some(result);
         }
         *slot = Slot::Ready(result);
         self.pending -= 1;
         if self.watcher.is_some() {
             self.arrived.push(item);
         }
+        None
     }
 
     /// Whom to tell of what was stored since nothing or `had_arrived` was there for the watcher.
@@ -138,12 +145,13 @@ impl<O, R: ?Sized> ResultsCore<O, R> {
     pub(super) fn put(
         &self,
         first: usize,
-        results: impl Iterator<Item = Result<O, Box<TaskError>>>,
+        mut results: impl Iterator<Item = Result<O, Box<TaskError>>>,
     ) -> usize {
         let mut inner = self.lock();
         let (before, had_arrived) = (inner.pending, !inner.arrived.is_empty());
-        for (item, result) in (first..inner.slots.len()).zip(results) {
-            inner.store(item, result);
+        let mut surplus = Vec::new();
+        for (item, result) in (first..inner.slots.len()).zip(&mut results) {
+            surplus.extend(inner.store(item, result));
         }
         let number = before - inner.pending;
         let announcement = inner.announcement(had_arrived);
@@ -151,6 +159,7 @@ impl<O, R: ?Sized> ResultsCore<O, R> {
         if let Some(announcement) = announcement {
             self.announce(announcement);
         }
+        surplus.into_iter().for_each(panics::discard);
         number
     }
 
@@ -169,5 +178,51 @@ impl<O, R: ?Sized> Drop for ResultsCore<O, R> {
         // This may run on a thread that delivers results, and `Drop` of an output may panic.
         let inner = self.inner.get_mut().unwrap_or_else(PoisonError::into_inner);
         panics::discard(std::mem::take(&mut inner.slots));
+        panics::discard((inner.waker.take(), inner.watcher.take()));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Weak;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::task::{Context, Poll};
+
+    use super::*;
+
+    /// Counts the drops that happen without the lock of the results.
+    struct SeesLock(Weak<ResultsCore<SeesLock, ()>>, Arc<AtomicUsize>);
+
+    impl Drop for SeesLock {
+        fn drop(&mut self) {
+            let is_free = self.0.upgrade().is_none_or(|core| core.inner.try_lock().is_ok());
+            self.1.fetch_add(usize::from(is_free), Ordering::SeqCst);
+        }
+    }
+
+    #[test]
+    fn a_result_that_is_not_wanted_is_dropped_without_the_lock() {
+        let (core, mut results) = state_of::<SeesLock, ()>(3, ());
+        let dropped = Arc::new(AtomicUsize::new(0));
+        let output = || Ok(SeesLock(Arc::downgrade(&core), Arc::clone(&dropped)));
+        assert_eq!(results.skip_pending(), Some(0));
+        assert_eq!(core.put(0, std::iter::repeat_with(output).take(2)), 1);
+        assert_eq!(dropped.load(Ordering::SeqCst), 1);
+        // More than there are tasks, in what was made before.
+        assert_eq!(core.put(1, vec![output(), output(), output()].into_iter()), 1);
+        assert_eq!(dropped.load(Ordering::SeqCst), 3);
+    }
+
+    #[test]
+    fn results_that_were_polled_for_and_then_waited_for_may_be_completed_again() {
+        let (core, mut results) = state_of::<u32, ()>(2, ());
+        let polled = results.poll_next(&Context::from_waker(Waker::noop()), || None);
+        assert!(matches!(polled, Poll::Pending));
+        assert_eq!(core.put(0, [Ok(1), Ok(2)].into_iter()), 2);
+        assert_eq!(results.wait_for_next(|| None), Ok(true));
+        assert_eq!((results.take_ready(), results.take_ready()), (Ok(1), Ok(2)));
+        // As a promise does on drop.
+        assert_eq!(core.put(0, std::iter::repeat_with(|| Ok(3))), 0);
+        assert_eq!(results.wait_for_next(|| None), Ok(false));
     }
 }
