@@ -1,5 +1,7 @@
 //! The laws, checked after each step of a schedule against the simulation's own record of events.
 
+mod early;
+
 use std::cmp::Reverse;
 use std::time::{Duration, Instant};
 
@@ -29,6 +31,11 @@ impl World {
         for (worker_id, reason) in std::mem::take(&mut self.must_be_killed) {
             if self.processes.get(&worker_id).is_some_and(|process| !process.is_killed) {
                 return Err(format!("{worker_id:?} was not killed: {reason}"));
+            }
+        }
+        for (worker_id, reason) in std::mem::take(&mut self.must_stay) {
+            if self.processes.get(&worker_id).is_some_and(|process| process.is_killed) {
+                return Err(format!("{worker_id:?} was killed too early: {reason}"));
             }
         }
         self.no_slot_is_free_while_a_task_is_pending()?;
@@ -309,6 +316,7 @@ impl World {
         if fault != Fault::Failure {
             self.blamed(id)?;
         }
+        self.may_be_retried_after(id, fault)?;
         let task = self.tasks.get_mut(&id).expect("a task that was submitted");
         if self.too_long == Some(id) && fault != Fault::Timeout && !task.is_doubtful {
             return Err(format!(
@@ -354,6 +362,7 @@ impl World {
         if matches!(verdict, Verdict::Died { .. } | Verdict::TimedOut { .. }) {
             self.blamed(id)?;
         }
+        self.may_end_as(id, verdict)?;
         let task = self.tasks.get_mut(&id).expect("a task that was submitted");
         let is_certain = !task.is_doubtful;
         let is_victim = matches!(verdict, Verdict::Died { is_collateral: false, .. });

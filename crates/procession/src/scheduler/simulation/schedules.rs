@@ -230,11 +230,13 @@ impl World {
         self.too_long = process.too_long;
         let begun = process.begun(&mut self.rng, &self.tasks, &mut self.summary.lies);
         self.note_end(&process, &begun)?;
+        self.note_tasks_in_time(&process, &begun);
         let SimulatedProcess { reports, .. } = process;
         self.late_events.extend(reports);
         self.handle(Event::WorkerExited { worker_id, exit, begun })?;
         self.one_was_ended = false;
         self.too_long = None;
+        self.in_time.clear();
         Ok(())
     }
 

@@ -53,6 +53,10 @@ pub(super) struct World {
     pub late_events: Vec<Event<u64>>,
     /// Processes that the scheduler must kill in the current step, and why.
     pub must_be_killed: Vec<(WorkerId, String)>,
+    /// Processes that it must not kill in the current step, and why.
+    pub must_stay: Vec<(WorkerId, String)>,
+    /// Tasks of the process whose exit is being reported that had time left.
+    pub in_time: BTreeSet<u64>,
     /// The current step has a `Tick`.
     pub was_ticked: bool,
     pub ended: bool,
@@ -148,6 +152,8 @@ impl World {
             too_long: None,
             late_events: Vec::new(),
             must_be_killed: Vec::new(),
+            must_stay: Vec::new(),
+            in_time: BTreeSet::new(),
             was_ticked: false,
             ended: false,
             summary: Summary::default(),
@@ -240,9 +246,12 @@ impl World {
         }
         if claimed == (Claimed::Ended { is_being_read: true }) {
             call.could_run_since = Some(now);
-        } else if let Some(reason) = call.must_end(claimed, now) {
+        }
+        if let Some(reason) = call.must_end(claimed, now) {
             self.summary.overdue += u64::from(claimed != Claimed::NotBegun);
             self.must_be_killed.push((worker_id, reason));
+        } else if !process.is_killed {
+            self.must_stay.extend(call.must_stay(claimed, now).map(|why| (worker_id, why)));
         }
     }
 
@@ -265,6 +274,7 @@ impl World {
                     }
                 }
                 Action::EndCall { worker_id, seq, allowed } => {
+                    self.may_be_ended(worker_id, seq, allowed)?;
                     let process =
                         self.processes.get_mut(&worker_id).ok_or("`EndCall` for no process")?;
                     process.order_end(seq, allowed);
