@@ -97,7 +97,8 @@ pub trait Engine: Send + Sync {
 
     /// The implementation of [`Executor::shutdown`]: all futures are done and all threads have ended when it returns,
     /// except in a task or a callback of the executor, whose thread cannot wait for itself. Jobs that are cancelled are
-    /// completed together, by [`Job::fail_all`]. See the example of [`Engine`].
+    /// completed together, by [`Job::fail_all`]. When no task runs any more, [`JobRunner::clear_locals`] drops what tasks
+    /// have kept by [`Context::local`](crate::Context::local). See the examples of [`Engine`] and [`JobRunner`].
     fn shut_down(&self, how: Shutdown);
 }
 
