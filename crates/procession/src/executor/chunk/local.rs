@@ -134,15 +134,18 @@ impl<T: Task> LocalChunk for TypedChunk<T> {
             let goes_on = goes_on();
             let mut inner = self.state.lock();
             let had_arrived = !inner.arrived.is_empty();
-            let surplus = inner.store(item, result);
+            if inner.is_pending(item) {
+                inner.store(item, result);
+            } else {
+                drop(inner);
+                panics::discard(result);
+                inner = self.state.lock();
+            }
             let announcement = inner.announcement(had_arrived);
             next = if goes_on { inner.rest.take_next(self.part) } else { None };
             drop(inner);
             if let Some(announcement) = announcement {
                 self.state.announce(announcement);
-            }
-            if let Some(surplus) = surplus {
-                panics::discard(surplus);
             }
         }
         number

@@ -84,25 +84,25 @@ pub(super) struct Announcement {
 }
 
 impl<O, R: ?Sized> PendingResults<O, R> {
-    /// Stores a result. If its task was cancelled or skipped, returns it: the caller drops it without the lock, since
-    /// that calls the program's code.
+    /// Whether a result is to be stored. Where its task was cancelled or skipped, the caller drops it without the lock,
+    /// since that calls the program's code.
     #[inline]
-    #[must_use]
-    pub(super) fn store(
-        &mut self,
-        item: usize,
-        result: Result<O, Box<TaskError>>,
-    ) -> Option<Result<O, Box<TaskError>>> {
-        let slot = &mut self.slots[item];
-        if !matches!(slot, Slot::Pending) {
-            return Some(result);
+    pub(super) fn is_pending(&self, item: usize) -> bool {
+        matches!(self.slots[item], Slot::Pending)
+    }
+
+    /// Stores a result that is pending.
+    #[inline]
+    pub(super) fn store(&mut self, item: usize, result: Result<O, Box<TaskError>>) {
+        // Seen once more, so that no code is made that drops what was in the slot.
+        match &mut self.slots[item] {
+            slot @ Slot::Pending => *slot = Slot::Ready(result),
+            Slot::Ready(_) | Slot::Taken => unreachable!("the caller has seen that it is pending"),
         }
-        *slot = Slot::Ready(result);
         self.pending -= 1;
         if self.watcher.is_some() {
             self.arrived.push(item);
         }
-        None
     }
 
     /// Whom to tell of what was stored since nothing or `had_arrived` was there for the watcher.
@@ -151,7 +151,10 @@ impl<O, R: ?Sized> ResultsCore<O, R> {
         let (before, had_arrived) = (inner.pending, !inner.arrived.is_empty());
         let mut surplus = Vec::new();
         for (item, result) in (first..inner.slots.len()).zip(&mut results) {
-            surplus.extend(inner.store(item, result));
+            match inner.is_pending(item) {
+                true => inner.store(item, result),
+                false => surplus.push(result),
+            }
         }
         let number = before - inner.pending;
         let announcement = inner.announcement(had_arrived);
