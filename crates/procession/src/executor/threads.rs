@@ -1,8 +1,8 @@
 //! [`ThreadPool`]: runs tasks on threads of this process.
 //!
 //! One lock guards the queue (`threads/queue.rs`). A thread is started when a task is submitted and no
-//! thread is idle, up to the size of the pool. The order of the queue is the order of submission, and a task
-//! can be cancelled by its id.
+//! thread is idle, or when a thread takes something else than what it came for, up to the size of the pool.
+//! The order of the queue is the order of submission, and a task can be cancelled by its id.
 //!
 //! Short tasks of `map` come in chunks. A thread that has no task takes part of a chunk that another
 //! thread runs. So no task waits behind a long one of its chunk while a thread is idle.
