@@ -16,6 +16,35 @@ pub(in crate::process_pool) enum TerminateOutcome {
     Postponed(Claimed),
 }
 
+/// What the first look at the claim of a call says.
+#[derive(Debug, PartialEq, Eq)]
+enum FirstLook {
+    NotBegun,
+    /// None of its tasks runs.
+    HasEnded,
+    /// The task that runs has run for less than its time.
+    HasTimeLeft {
+        ran_for: Duration,
+    },
+    IsToEnd,
+}
+
+impl FirstLook {
+    /// `progress` is what the claim says; `None` if the call has none yet. Without `allowed`, the call is cancelled.
+    fn at(progress: Option<Progress>, allowed: Option<Duration>) -> Self {
+        match progress {
+            None | Some(Progress { begun: 0, .. }) => Self::NotBegun,
+            Some(Progress { runs_for: None, .. }) => Self::HasEnded,
+            Some(Progress { runs_for: Some(ran_for), .. }) => {
+                match allowed.is_some_and(|allowed| ran_for < allowed) {
+                    true => Self::HasTimeLeft { ran_for },
+                    false => Self::IsToEnd,
+                }
+            }
+        }
+    }
+}
+
 impl WorkerHandle {
     /// Kills the process if the call has run for `allowed`; without `allowed`, if it runs at all.
     /// If the process goes on, also returns the calls that were taken back from it.
@@ -29,24 +58,21 @@ impl WorkerHandle {
     ) -> (TerminateOutcome, Vec<Begun>) {
         let postponed = |claimed, back| (TerminateOutcome::Postponed(claimed), back);
         let first = self.progress(seq);
-        match first {
-            None if !self.has_call(seq) => {
-                // The reply was read, and the scheduler gets its event.
-                return postponed(Claimed::Ended { is_being_read: true }, Vec::new());
-            }
-            Some(Progress { begun: 0, .. }) | None => {
+        if first.is_none() && !self.has_call(seq) {
+            // The reply was read, and the scheduler gets its event.
+            return postponed(Claimed::Ended { is_being_read: true }, Vec::new());
+        }
+        match FirstLook::at(first, allowed) {
+            FirstLook::NotBegun => {
                 // Without `allowed` it is cancelled, so it need not begin.
                 let back = allowed.is_none().then(|| self.take_back(seq..=seq));
                 return postponed(Claimed::NotBegun, back.unwrap_or_default());
             }
-            Some(Progress { runs_for: None, .. }) => {
-                return postponed(self.ended_claim(seq), Vec::new());
+            FirstLook::HasEnded => return postponed(self.ended_claim(seq), Vec::new()),
+            FirstLook::HasTimeLeft { ran_for } => {
+                return postponed(Claimed::RunsFor(ran_for), Vec::new());
             }
-            Some(Progress { runs_for: Some(ran_for), .. }) => {
-                if allowed.is_some_and(|allowed| ran_for < allowed) {
-                    return postponed(Claimed::RunsFor(ran_for), Vec::new());
-                }
-            }
+            FirstLook::IsToEnd => {}
         }
         let back = self.take_back(0..=u64::MAX);
         if still_runs(first, self.progress(seq), allowed) {
@@ -104,6 +130,26 @@ mod tests {
     /// The claim of a call of which this number of tasks have begun.
     fn begun(begun: u32, runs_for: Option<Duration>) -> Option<Progress> {
         Some(Progress { begun, runs_for })
+    }
+
+    #[test]
+    fn a_task_is_ended_only_when_it_has_run_for_its_time() {
+        let (allowed, ran_for) = (Duration::from_secs(1), Duration::from_millis(999));
+        let look = |progress| FirstLook::at(progress, Some(allowed));
+        assert_eq!(look(begun(1, Some(ran_for))), FirstLook::HasTimeLeft { ran_for });
+        assert_eq!(
+            look(begun(3, Some(Duration::ZERO))),
+            FirstLook::HasTimeLeft { ran_for: Duration::ZERO }
+        );
+        assert_eq!(look(begun(3, Some(allowed))), FirstLook::IsToEnd);
+        assert_eq!(look(begun(3, None)), FirstLook::HasEnded);
+        // A call that is cancelled has no time left.
+        assert_eq!(FirstLook::at(begun(1, Some(Duration::ZERO)), None), FirstLook::IsToEnd);
+        for allowed in [Some(allowed), None] {
+            for progress in [None, begun(0, None)] {
+                assert_eq!(FirstLook::at(progress, allowed), FirstLook::NotBegun);
+            }
+        }
     }
 
     #[test]
