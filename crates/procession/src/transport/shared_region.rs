@@ -309,6 +309,27 @@ mod tests {
     }
 
     #[test]
+    fn the_run_time_is_that_of_the_task_that_runs_and_not_of_those_before_it_in_the_call() {
+        let (region, _file) = SharedRegion::create(1).expect("memory");
+        let claim = region.claim(0).expect("the only one");
+        let runs_for = |begun, nanoseconds| Progress {
+            begun,
+            runs_for: Some(Duration::from_nanos(nanoseconds)),
+        };
+        claim.publish(7);
+        assert!(claim.begin(7, 1_000));
+        assert_eq!(claim.progress(1_400), runs_for(1, 400));
+        claim.end();
+        assert_eq!(claim.progress(1_450), Progress { begun: 1, runs_for: None });
+        assert!(claim.begin(7, 1_500));
+        assert_eq!(claim.progress(1_600), runs_for(2, 100));
+        // The claim of a call that was taken back is used for another one.
+        claim.publish(8);
+        assert!(claim.begin(8, 2_000));
+        assert_eq!(claim.progress(2_050), runs_for(1, 50));
+    }
+
+    #[test]
     fn both_sides_see_the_same_memory() {
         let (ours, file) = SharedRegion::create(5).expect("memory");
         let theirs = SharedRegion::map(&file, 5).expect("the same memory");
