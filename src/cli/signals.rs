@@ -34,7 +34,12 @@ const ENDING: [(i32, ProgramExit); 4] = [
 
 /// Calls `arrived` for the first and for the second signal, with the exit code of the signal, from a
 /// thread that lives as long as the process. `arrived` must not block.
-pub(super) fn watch(mut arrived: impl FnMut(ProgramExit) + Send + 'static) -> io::Result<()> {
+pub(super) fn watch(arrived: impl FnMut(ProgramExit) + Send + 'static) -> io::Result<()> {
+    watch_boxed(Box::new(arrived))
+}
+
+/// The same, compiled once for all kinds of `arrived`.
+fn watch_boxed(mut arrived: Box<dyn FnMut(ProgramExit) + Send>) -> io::Result<()> {
     let heard: Vec<_> = ENDING
         .into_iter()
         .filter(|(signal, _)| *signal != SIGHUP || !is_hangup_ignored())

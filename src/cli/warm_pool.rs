@@ -67,6 +67,15 @@ pub(super) fn start(
     workers: usize,
     on_event: impl Fn(&PoolEvent) + Send + Sync + 'static,
 ) -> anyhow::Result<ProcessPool> {
+    start_boxed(builder, workers, Box::new(on_event))
+}
+
+/// The same, compiled once for all kinds of `on_event`.
+fn start_boxed(
+    builder: Builder,
+    workers: usize,
+    on_event: Box<dyn Fn(&PoolEvent) + Send + Sync>,
+) -> anyhow::Result<ProcessPool> {
     let workers = download::possible_workers(workers)?;
     let (started, starts) = mpsc::channel();
     let started = Mutex::new(started);

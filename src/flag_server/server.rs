@@ -8,7 +8,6 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
-use axum::serve::ListenerExt;
 use thiserror::Error;
 use tokio::net::{TcpListener, TcpSocket};
 use tokio::runtime;
@@ -151,10 +150,7 @@ impl FlagServerBuilder {
         let (stop, stopped) = oneshot::channel::<()>();
         let thread = ThreadSpec::new(format!("flag server {kind}"));
         let thread = thread.start_with_retries(move || {
-            // Without this, half of the answers could wait for the client to acknowledge
-            // their first packet. If it fails, the client has already gone.
-            let listener = listener.tap_io(|client| drop(client.set_nodelay(true)));
-            runtime.spawn(axum::serve(listener, app).into_future());
+            runtime.spawn(procession_dashboard::serve(listener, app));
             let _ = runtime.block_on(stopped);
             // The runtime ends here, and with it all connections.
         });

@@ -32,6 +32,8 @@ use self::feed::{Feed, FeedSource};
 pub use self::gauges::{DurationGauge, Gauges, WorkerGauge};
 pub use self::picture::Picture;
 use self::server::DashboardServer;
+#[doc(hidden)]
+pub use self::server::serve;
 
 /// Interval of the search for new log lines.
 const POLL_INTERVAL: Duration = Duration::from_millis(100);

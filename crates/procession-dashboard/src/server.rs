@@ -4,7 +4,7 @@ use std::convert::Infallible;
 use std::future::IntoFuture;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
@@ -16,6 +16,7 @@ use axum::middleware::{self, Next};
 use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{Html, IntoResponse, Response};
 use axum::routing::get;
+use axum::serve::ListenerExt;
 use futures_util::Stream;
 use futures_util::future::{Either, select};
 use tokio::net::TcpListener;
@@ -63,7 +64,7 @@ impl DashboardServer {
         let (stop, stopped) = oneshot::channel::<()>();
         let thread =
             thread::Builder::new().name("dashboard server".to_owned()).spawn(move || {
-                runtime.spawn(axum::serve(listener, app).into_future());
+                runtime.spawn(serve(listener, app));
                 let _ = runtime.block_on(stopped);
             })?;
         Ok(Self { addr, stop: Some(stop), thread: Some(thread) })
@@ -86,6 +87,21 @@ impl Drop for DashboardServer {
     fn drop(&mut self) {
         self.stop();
     }
+}
+
+/// Answers requests until it is dropped, and each at once: without [`TcpStream::set_nodelay`] the second half of an
+/// answer could wait until the client acknowledges the first.
+///
+/// Another embedded server of a program may use it, too: the code of HTTP, which is generic, is then compiled once.
+///
+/// [`TcpStream::set_nodelay`]: tokio::net::TcpStream::set_nodelay
+pub fn serve(
+    listener: TcpListener,
+    app: Router,
+) -> Pin<Box<dyn Future<Output = io::Result<()>> + Send>> {
+    // If it fails, the client has already gone.
+    let listener = listener.tap_io(|client| drop(client.set_nodelay(true)));
+    Box::pin(axum::serve(listener, app).into_future())
 }
 
 /// The host names that requests may have.

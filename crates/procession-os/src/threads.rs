@@ -79,10 +79,21 @@ impl ThreadSpec {
         self,
         body: impl FnOnce() -> R + Send + 'static,
     ) -> io::Result<JoinHandle<R>> {
-        if !memory::has_room(self.stack_bytes().saturating_add(LEFT_FOR_THE_REST)) {
-            return Err(Errno::NOMEM.into());
-        }
+        self.check_room()?;
         self.start_unchecked(body)
+    }
+
+    /// An error if a limit of memory would leave too little for all that is not its stack.
+    fn check_room(&self) -> io::Result<()> {
+        match memory::has_room(self.stack_bytes().saturating_add(LEFT_FOR_THE_REST)) {
+            true => Ok(()),
+            false => Err(Errno::NOMEM.into()),
+        }
+    }
+
+    fn builder(self) -> Builder {
+        let stack = self.stack_bytes();
+        Builder::new().name(self.name).stack_size(stack)
     }
 
     /// Starts the thread, however little is left for the rest.
@@ -90,8 +101,7 @@ impl ThreadSpec {
         self,
         body: impl FnOnce() -> R + Send + 'static,
     ) -> io::Result<JoinHandle<R>> {
-        let stack = self.stack_bytes();
-        spawn(Builder::new().name(self.name).stack_size(stack), Box::new(body))
+        spawn(self.builder(), Box::new(body))
     }
 
     /// The size of its stack, in bytes.
@@ -108,13 +118,9 @@ impl ThreadSpec {
         self,
         body: impl FnOnce() -> R + Send,
     ) -> io::Result<std::thread::Result<R>> {
-        let stack = self.stack_bytes();
-        if !memory::has_room(stack.saturating_add(LEFT_FOR_THE_REST)) {
-            return Err(Errno::NOMEM.into());
-        }
+        self.check_room()?;
         let mut result = None;
-        let builder = Builder::new().name(self.name).stack_size(stack);
-        let ended = run_scoped(builder, Box::new(|| result = Some(body())))?;
+        let ended = run_scoped(self.builder(), Box::new(|| result = Some(body())))?;
         Ok(ended.map(|()| result.expect("the body has returned")))
     }
 
@@ -123,21 +129,29 @@ impl ThreadSpec {
         self,
         body: impl FnOnce() -> R + Send + 'static,
     ) -> io::Result<JoinHandle<R>> {
-        let body = Arc::new(Mutex::new(Some(body)));
-        let mut pauses = pauses();
-        loop {
-            let taken = Arc::clone(&body);
-            let started = self.clone().start_unchecked(move || {
-                let body = taken.lock().unwrap_or_else(PoisonError::into_inner).take();
-                body.expect("one of the threads was started")()
-            });
-            match started {
-                Err(error) if is_short(&error) => match pauses.next() {
-                    Some(pause) => sleep(pause),
-                    None => return Err(error),
-                },
-                started => return started,
-            }
+        start_with_retries(&self, Box::new(body))
+    }
+}
+
+/// As [`ThreadSpec::start_with_retries`], generic only over the result.
+fn start_with_retries<R: Send + 'static>(
+    thread: &ThreadSpec,
+    body: Box<dyn FnOnce() -> R + Send>,
+) -> io::Result<JoinHandle<R>> {
+    let body = Arc::new(Mutex::new(Some(body)));
+    let mut pauses = pauses();
+    loop {
+        let taken = Arc::clone(&body);
+        let started = thread.clone().start_unchecked(move || {
+            let body = taken.lock().unwrap_or_else(PoisonError::into_inner).take();
+            body.expect("one of the threads was started")()
+        });
+        match started {
+            Err(error) if is_short(&error) => match pauses.next() {
+                Some(pause) => sleep(pause),
+                None => return Err(error),
+            },
+            started => return started,
         }
     }
 }

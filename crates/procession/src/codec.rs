@@ -178,9 +178,14 @@ fn parse_with<F: TypedEncoding, T: DeserializeOwned>(
     blobs: Vec<Blob>,
     deepest: u32,
 ) -> Result<(T, bool), NotDecoded> {
-    let (parsed, are_disclosed) =
-        blob::put_back(blobs, || panics::catch(|| parse::<F, T>(bytes, deepest)));
-    let parsed = parsed.unwrap_or_else(|panic| Err(panic.message.into()))?;
+    let mut parsed = None;
+    let are_disclosed = blob::put_back(blobs, &mut || {
+        parsed = Some(panics::catch(|| parse::<F, T>(bytes, deepest)));
+    });
+    let parsed = match parsed.expect("it was parsed") {
+        Ok(parsed) => parsed?,
+        Err(panic) => return Err(panic.message.into()),
+    };
     if !are_disclosed {
         panics::discard(parsed);
         return Err("not all of its blobs were read".to_owned().into());

@@ -53,7 +53,10 @@ impl From<Box<Panic>> for TaskError {
 #[inline]
 pub(crate) fn catch<R>(user_code: impl FnOnce() -> R) -> Result<R, Box<Panic>> {
     install_hook();
-    panic::catch_unwind(AssertUnwindSafe(user_code)).map_err(caught)
+    match panic::catch_unwind(AssertUnwindSafe(user_code)) {
+        Ok(result) => Ok(result),
+        Err(panic) => Err(caught(panic)),
+    }
 }
 
 /// What was caught. It is not generic, so that it is compiled once, and not with each call of [`catch`].
@@ -115,7 +118,14 @@ fn calls_of_task(text: &str) -> Vec<String> {
 #[inline]
 fn install_hook() {
     static ONCE: Once = Once::new();
-    ONCE.call_once(|| {
+    if !ONCE.is_completed() {
+        install_hook_once(&ONCE);
+    }
+}
+
+#[cold]
+fn install_hook_once(once: &Once) {
+    once.call_once(|| {
         let before = panic::take_hook();
         panic::set_hook(Box::new(move |info| {
             let location = info.location().map(ToString::to_string);

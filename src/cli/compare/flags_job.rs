@@ -125,10 +125,11 @@ fn read(output: &str) -> Option<(RunSummary, Option<String>)> {
     struct OutputLine {
         error: Option<String>,
     }
-    let last: Last = serde_json::from_str(output.lines().next_back()?).ok()?;
+    let last: Last = serde_json::from_slice(output.lines().next_back()?.as_bytes()).ok()?;
     let OutcomeCounts { ok: _, not_found: _, error, not_done: _, unchanged: _ } =
         last.summary.counts;
-    let lines = output.lines().filter_map(|line| serde_json::from_str::<OutputLine>(line).ok());
+    let lines = output.lines();
+    let lines = lines.filter_map(|it| serde_json::from_slice::<OutputLine>(it.as_bytes()).ok());
     let first = if error > 0 { lines.filter_map(|line| line.error).next() } else { None };
     Some((last.summary, first))
 }

@@ -91,8 +91,8 @@ impl TaskJob {
             }
         };
         let (used, output) = run_program(&mut command, scratch.path(), runner, &[0])?;
-        let measurement: Measurement =
-            serde_json::from_str(&output).map_err(|error| RunError::Output { output, error })?;
+        let measurement: Measurement = serde_json::from_slice(output.as_bytes())
+            .map_err(|error| RunError::Output { output, error })?;
         let Measurement { seconds, ok, error, digest, first_error } = measurement;
         Ok(MeasuredRun {
             round: id.number,

@@ -143,19 +143,19 @@ pub(crate) fn leave_in_place<R>(encoding: Encoding, encode: impl FnOnce() -> R) 
     encode()
 }
 
-/// Decodes something whose blobs were set aside. The second part of the result says whether each of them
-/// was decoded.
-#[inline]
-pub(crate) fn put_back<R>(blobs: Vec<Blob>, decode: impl FnOnce() -> R) -> (R, bool) {
+/// Decodes something whose blobs were set aside. The result says whether each of them was decoded. It is compiled once,
+/// and not for each type: `decode` keeps what it decodes.
+pub(crate) fn put_back(blobs: Vec<Blob>, decode: &mut dyn FnMut()) -> bool {
     // What is encoded until then is not the text of a task.
     let _text = Text::begin(BlobForm::Bytes, blobs.len());
     if blobs.is_empty() {
-        return (decode(), true);
+        decode();
+        return true;
     }
     append(blobs);
-    let decoded = decode();
+    decode();
     let Enclosing { from, to, .. } = INNERMOST.with(Innermost::get);
-    (decoded, are_disclosed(from..to))
+    are_disclosed(from..to)
 }
 
 /// A guard that makes a text the innermost one until it is dropped, also by a panic of the user's
@@ -253,13 +253,20 @@ pub(super) fn disclose(index: usize) -> Option<Blob> {
 mod tests {
     use super::*;
 
+    fn put_back_and_read(blobs: Vec<Blob>, json: &str) -> (Vec<Blob>, bool) {
+        let mut back = Vec::new();
+        let read = &mut || back = serde_json::from_str(json).expect("blobs");
+        let are_disclosed = put_back(blobs, read);
+        (back, are_disclosed)
+    }
+
     #[test]
     fn a_blob_that_is_set_aside_is_an_index_in_the_json() {
         let blobs: Vec<Blob> = [30_000, 3, 40_000].map(|len| vec![7; len].into()).into();
         let (json, enclosed) =
             set_aside(Encoding::Json, || serde_json::to_string(&blobs).expect("JSON"));
         assert_eq!(json, r#"[{"$blob":0},{"$base64":"BwcH"},{"$blob":1}]"#);
-        let back = put_back(enclosed, || serde_json::from_str::<Vec<Blob>>(&json).expect("blobs"));
+        let back = put_back_and_read(enclosed, &json);
         assert_eq!(back, (blobs.clone(), true));
         // A text within a text, as in a `Serialize` implementation that submits a task.
         let (outer, outside) = set_aside(Encoding::Json, || {
@@ -267,8 +274,7 @@ mod tests {
             let (inner, inside) =
                 set_aside(Encoding::Json, || serde_json::to_string(&blobs).expect("JSON"));
             assert_eq!((&inner, inside.len()), (&json, 2));
-            let back =
-                put_back(inside, || serde_json::from_str::<Vec<Blob>>(&inner).expect("blobs"));
+            let back = put_back_and_read(inside, &inner);
             assert_eq!(back, (blobs.clone(), true));
             first + &serde_json::to_string(&blobs[2]).expect("JSON")
         });
@@ -277,7 +283,7 @@ mod tests {
         let twice = r#"[{"$blob":0},{"$blob":0}]"#;
         let (_, enclosed) =
             set_aside(Encoding::Json, || serde_json::to_string(&blobs).expect("JSON"));
-        let back = put_back(enclosed, || serde_json::from_str::<Vec<Blob>>(twice).expect("blobs"));
+        let back = put_back_and_read(enclosed, twice);
         assert_eq!(back, (vec![blobs[0].clone(); 2], false));
     }
 
@@ -304,7 +310,7 @@ mod tests {
         let encoded = std::sync::Arc::default();
         let owner = Encodes(vec![7; 30_000], std::sync::Arc::clone(&encoded));
         // The last handle is that in the list.
-        put_back(vec![Blob::from_owner(owner)], || ());
+        put_back(vec![Blob::from_owner(owner)], &mut || ());
         assert_eq!(encoded.load(std::sync::atomic::Ordering::SeqCst), 1);
         assert_eq!(ENCLOSED.with_borrow(Vec::len), 0);
     }
@@ -312,7 +318,7 @@ mod tests {
     #[test]
     fn a_panic_leaves_no_blobs_in_the_list() {
         let blob = Blob::from(vec![7; 30_000]);
-        let _ = panics::catch(|| put_back(vec![blob.clone()], || panic!("while decoding")));
+        let _ = panics::catch(|| put_back(vec![blob.clone()], &mut || panic!("while decoding")));
         let _ = panics::catch(|| {
             set_aside(Encoding::Json, || {
                 serde_json::to_string(&blob).expect("JSON");

@@ -50,6 +50,19 @@ pub(super) fn with_enough_stack<R: Send>(
     blobs: Vec<Blob>,
     decode: impl Fn(Vec<Blob>, u32) -> Result<R, NotDecoded> + Sync,
 ) -> Result<R, Refusal> {
+    let mut decoded = None;
+    try_twice(blobs, &mut |blobs, deepest| {
+        decoded = Some(decode(blobs, deepest)?);
+        Ok(())
+    })?;
+    Ok(decoded.expect("there was no refusal"))
+}
+
+/// The part of [`with_enough_stack`] that is the same for all types, and compiled once.
+fn try_twice(
+    blobs: Vec<Blob>,
+    decode: &mut (dyn FnMut(Vec<Blob>, u32) -> Result<(), NotDecoded> + Send),
+) -> Result<(), Refusal> {
     let mut again = blobs.clone();
     let refusal = |error| match error {
         NotDecoded::TooDeep => Refusal::new("it is nested too deeply"),

@@ -400,15 +400,7 @@ impl<T> Core<T> {
         if is_awaited {
             self.done.notify_all();
         }
-        if let Some(wake) = wake {
-            wake.wake();
-        }
-        if let Some(waker) = waker {
-            let _ = panics::catch(|| waker.wake());
-        }
-        for Watcher { sender, index } in watchers {
-            sender.send(index);
-        }
+        tell(wake, waker, watchers);
     }
 
     /// Passes the result to `continuation`, now or when the task ends. The future has been consumed.
@@ -436,6 +428,19 @@ impl<T: Send + 'static> Drop for Promise<T> {
         if let Some(core) = self.core.take() {
             core.complete(Err(TaskError::Cancelled));
         }
+    }
+}
+
+/// Tells all that wait without a thread of their own that the result is there. It is compiled once, and not for each type.
+fn tell(wake: Option<Arc<dyn Wake>>, waker: Option<Waker>, watchers: SmallVec<[Watcher; 1]>) {
+    if let Some(wake) = wake {
+        wake.wake();
+    }
+    if let Some(waker) = waker {
+        let _ = panics::catch(|| waker.wake());
+    }
+    for Watcher { sender, index } in watchers {
+        sender.send(index);
     }
 }
 

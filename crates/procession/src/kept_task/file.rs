@@ -90,7 +90,7 @@ pub(crate) fn write(
     initializer: &[u8],
     preload: &[u8],
 ) -> io::Result<()> {
-    serde_json::to_writer(&mut *to, header)?;
+    to.write_all(&serde_json::to_vec(header)?)?;
     to.write_all(b"\n")?;
     to.write_all(text)?;
     blobs.iter().try_for_each(|blob| to.write_all(blob))?;

@@ -58,20 +58,24 @@ impl Listeners {
     /// Passes an event to the journal, to `on_event`, to `metrics` and to the subscriber of `tracing`; makes it
     /// only if there is one of them.
     pub(super) fn event(&self, event: impl FnOnce() -> PoolEvent) {
-        let on_event = self.functions.on_event.as_ref();
-        let journal = self.journal();
-        let is_followed = self.measures.follow_events() || trace::is_on();
-        if on_event.is_none() && journal.is_none() && !is_followed {
+        let is_heard = self.functions.on_event.is_some() || self.journal().is_some();
+        if !is_heard && !self.measures.follow_events() && !trace::is_on() {
             return;
         }
         let _role = RoleGuard::listens(self.pool);
-        let event = event();
-        if let Some(journal) = journal {
-            journal.event(&event);
+        self.pass(&event());
+    }
+
+    /// Passes an event to all that listen. It is compiled once, and not for each place where an event is made.
+    fn pass(&self, event: &PoolEvent) {
+        if let Some(journal) = self.journal() {
+            journal.event(event);
         }
-        self.measures.event(&event);
-        let _ = panics::catch(|| trace::emit(&event));
-        let _ = panics::catch(|| on_event.map(|on_event| on_event(&event)));
+        self.measures.event(event);
+        let _ = panics::catch(|| trace::emit(event));
+        if let Some(on_event) = &self.functions.on_event {
+            let _ = panics::catch(|| on_event(event));
+        }
     }
 
     /// Passes a line of a worker's output to `on_output`.

@@ -123,7 +123,8 @@ pub(super) fn own_invitation() -> Option<Invitation> {
 }
 
 fn invitation() -> Option<Invitation> {
-    serde_json::from_str(&env::var(Invitation::VARIABLE).ok()?).ok()
+    // Not `from_str`: each kind of reader is compiled for the whole invitation.
+    serde_json::from_slice(env::var(Invitation::VARIABLE).ok()?.as_bytes()).ok()
 }
 
 /// Whether standard input is the socket that the coordinator gave to its worker. A process that a

@@ -93,10 +93,7 @@ impl<T> NotBegun<T> {
 }
 
 /// Takes the first of these tasks out, this many of those that are left.
-fn take_first(
-    rest: &mut Range<usize>,
-    number: impl FnOnce(usize) -> usize,
-) -> Option<Range<usize>> {
+fn take_first(rest: &mut Range<usize>, number: fn(usize) -> usize) -> Option<Range<usize>> {
     let first = rest.start..rest.start + number(rest.len());
     rest.start = first.end;
     (!first.is_empty()).then_some(first)
@@ -104,7 +101,7 @@ fn take_first(
 
 impl<T: Task> TypedChunk<T> {
     /// Moves the first of the tasks that have not begun, this many of those that are left.
-    fn part(&self, number: impl FnOnce(usize) -> usize) -> Option<Arc<dyn LocalChunk>> {
+    fn part(&self, number: fn(usize) -> usize) -> Option<Arc<dyn LocalChunk>> {
         let mut inner = self.state.lock();
         let NotBegun { parts, .. } = &mut inner.rest;
         let first = take_first(&mut parts[self.part], number)?;
@@ -169,7 +166,8 @@ impl<T: Task> LocalChunk for TypedChunk<T> {
         for task in tasks {
             panics::discard(task);
         }
-        self.state.put(items.start, (0..number).map(|_| Err(Box::new(error.clone()))));
+        let mut errors = (0..number).map(|_| Err(Box::new(error.clone())));
+        self.state.put_few(items.start, &mut errors);
         number
     }
 }

@@ -83,6 +83,27 @@ pub(super) struct Announcement {
     is_enough: bool,
 }
 
+// Not generic, so that it is compiled once, and not for each type of results.
+impl Announcement {
+    fn to(watcher: Option<&Watcher>, waker: Option<Waker>, is_enough: bool) -> Self {
+        let watcher = watcher.map(|watcher| (Arc::clone(&watcher.sender), watcher.index));
+        Self { watcher, waker, is_enough }
+    }
+
+    fn make(self, signal: &ConsumerSignal) {
+        let Self { watcher, waker, is_enough } = self;
+        if let Some((sender, key)) = watcher {
+            sender.send(key);
+        }
+        if let Some(waker) = waker {
+            let _ = panics::catch(|| waker.wake());
+        }
+        if is_enough {
+            signal.set();
+        }
+    }
+}
+
 impl<O, R: ?Sized> PendingResults<O, R> {
     /// Whether a result is to be stored. Where its task was cancelled or skipped, the caller drops it without the lock,
     /// since that calls the program's code.
@@ -117,10 +138,9 @@ impl<O, R: ?Sized> PendingResults<O, R> {
         if !is_enough && !is_news {
             return None;
         }
-        let waker = self.waker.take_if(|_| is_enough);
-        let watcher = self.watcher.as_ref().filter(|_| is_news);
-        let watcher = watcher.map(|watcher| (Arc::clone(&watcher.sender), watcher.index));
-        Some(Announcement { watcher, waker, is_enough })
+        let waker = if is_enough { self.waker.take() } else { None };
+        let watcher = if is_news { self.watcher.as_ref() } else { None };
+        Some(Announcement::to(watcher, waker, is_enough))
     }
 }
 
@@ -129,16 +149,8 @@ impl<O, R: ?Sized> ResultsCore<O, R> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(super) fn announce(&self, Announcement { watcher, waker, is_enough }: Announcement) {
-        if let Some((sender, key)) = watcher {
-            sender.send(key);
-        }
-        if let Some(waker) = waker {
-            let _ = panics::catch(|| waker.wake());
-        }
-        if is_enough {
-            self.signal.set();
-        }
+    pub(super) fn announce(&self, announcement: Announcement) {
+        announcement.make(&self.signal);
     }
 
     /// Stores consecutive results. Returns the number of those that were pending.

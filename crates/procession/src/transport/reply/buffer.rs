@@ -64,29 +64,34 @@ impl ReplyBuffer {
     pub(crate) fn put<T: Task>(&mut self, result: Result<T::Output, TaskError>) -> Status {
         self.encoding = Encoding::Json;
         let data = &mut self.bytes;
-        let (status, plain) = match result {
-            Ok(output) => {
-                let encoded =
-                    with_encoding!(T::ENCODING, F => codec::encode::<F, T::Output>(&output, data));
-                panics::discard(output);
-                match encoded {
-                    Ok(blobs) => {
-                        (self.blobs, self.encoding) = (blobs, T::ENCODING);
-                        return Status::Ok;
-                    }
-                    Err(refusal) => {
-                        return self.put_refusal(Status::Unencodable, T::NAME, refusal);
-                    }
-                }
+        let output = match result {
+            Ok(output) => output,
+            Err(error) => return self.put_error(error),
+        };
+        let encoded =
+            with_encoding!(T::ENCODING, F => codec::encode::<F, T::Output>(&output, data));
+        panics::discard(output);
+        match encoded {
+            Ok(blobs) => {
+                (self.blobs, self.encoding) = (blobs, T::ENCODING);
+                Status::Ok
             }
-            Err(TaskError::Panicked { message, location, backtrace }) => {
+            Err(refusal) => self.put_refusal(Status::Unencodable, T::NAME, refusal),
+        }
+    }
+
+    /// Encodes the error of a task. It is compiled once, and not for each kind of task.
+    fn put_error(&mut self, error: TaskError) -> Status {
+        let data = &mut self.bytes;
+        let (status, written) = match error {
+            TaskError::Panicked { message, location, backtrace } => {
                 let panicked = Panicked { message, location, backtrace };
                 (Status::Panicked, serde_json::to_writer(data, &panicked))
             }
-            Err(TaskError::Failed(cause)) => (Status::Failed, serde_json::to_writer(data, &cause)),
-            Err(other) => unreachable!("a task that ran does not end as {other:?}"),
+            TaskError::Failed(cause) => (Status::Failed, serde_json::to_writer(data, &cause)),
+            other => unreachable!("a task that ran does not end as {other:?}"),
         };
-        plain.expect("text and numbers are always encodable");
+        written.expect("text and numbers are always encodable");
         status
     }
 
