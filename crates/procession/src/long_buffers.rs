@@ -5,13 +5,14 @@
 //! ([`LongBufferUse`]), and if it has no limit of memory.
 //!
 //! The list of them is locked for a few comparisons. Who finds it locked allocates or frees, as without the list. So does
-//! a forked copy of this process, in which nobody may unlock it.
+//! a forked copy of the process that has the list: nobody may unlock it there.
 
 use std::fmt;
 use std::ops::Deref;
-use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError, TryLockError};
 use std::time::{Duration, Instant};
 
+use procession_os::fork::Origin;
 use procession_os::memory;
 
 /// The shortest buffer that is kept, in bytes. The allocator itself keeps shorter ones.
@@ -24,6 +25,8 @@ const MUCH_TOO_LONG: usize = 2;
 const IDLE: Duration = Duration::from_secs(2);
 
 static FREE: Mutex<FreeBuffers> = Mutex::new(FreeBuffers::new());
+/// The process that was the first to use the list. Its copies have the list as well, and cannot use it.
+static USER: OnceLock<Origin> = OnceLock::new();
 
 /// An empty buffer: one that was kept and has room for this number of bytes, or else one without any room.
 pub(crate) fn take(room: usize) -> Vec<u8> {
@@ -49,8 +52,11 @@ pub(crate) fn drop_idle() {
     drop(dropped);
 }
 
-/// `None` if another thread uses the list.
+/// `None` if another thread uses the list, or nobody does, or this is a copy of the process that does.
 fn try_free() -> Option<MutexGuard<'static, FreeBuffers>> {
+    if USER.get().is_none_or(|user| user.is_forked()) {
+        return None;
+    }
     match FREE.try_lock() {
         Ok(free) => Some(free),
         Err(TryLockError::Poisoned(free)) => Some(free.into_inner()),
@@ -58,21 +64,25 @@ fn try_free() -> Option<MutexGuard<'static, FreeBuffers>> {
     }
 }
 
-/// While there is one of these, buffers are kept. It belongs to a thread, which a forked copy does not have.
+/// While there is one of these, buffers are kept, except in a forked copy of a process that had one before.
 #[derive(Debug)]
 pub(crate) struct LongBufferUse(());
 
 impl LongBufferUse {
     pub(crate) fn begin() -> Self {
-        FREE.lock().unwrap_or_else(PoisonError::into_inner).users += 1;
+        if !USER.get_or_init(Origin::here).is_forked() {
+            FREE.lock().unwrap_or_else(PoisonError::into_inner).users += 1;
+        }
         Self(())
     }
 }
 
 impl Drop for LongBufferUse {
     fn drop(&mut self) {
-        let dropped = FREE.lock().unwrap_or_else(PoisonError::into_inner).end_use();
-        drop(dropped);
+        if USER.get().is_some_and(|user| !user.is_forked()) {
+            let dropped = FREE.lock().unwrap_or_else(PoisonError::into_inner).end_use();
+            drop(dropped);
+        }
     }
 }
 
@@ -233,5 +243,33 @@ mod tests {
         let odd = 11 * MIB + 12_345;
         assert_eq!(LongBuffer::from(vec![7; odd]).into_vec(), vec![7; odd]);
         assert_ne!(take(odd).capacity(), odd);
+    }
+
+    #[test]
+    #[expect(unsafe_code, reason = "a forked copy")]
+    fn a_forked_copy_keeps_nothing_and_waits_for_no_thread_of_the_original() {
+        const PATIENCE: u32 = 60;
+        let _use = LongBufferUse::begin();
+        // As if another thread were using the list.
+        let list = FREE.lock().unwrap_or_else(PoisonError::into_inner);
+        let odd = 13 * MIB + 12_345;
+        // SAFETY: the copy only allocates and frees, and ends.
+        let copy = unsafe { libc::fork() };
+        if copy == 0 {
+            // SAFETY: a number. Where the copy waits, this ends it.
+            unsafe { libc::alarm(PATIENCE) };
+            let of_its_pool = LongBufferUse::begin();
+            give(Vec::with_capacity(odd));
+            drop_idle();
+            let has_kept = take(odd).capacity() > 0;
+            drop(of_its_pool);
+            // SAFETY: it takes a number and does not return.
+            unsafe { libc::_exit(if has_kept { 1 } else { 7 }) };
+        }
+        drop(list);
+        let mut status = 0;
+        // SAFETY: it waits for the process that was just made.
+        assert_eq!(unsafe { libc::waitpid(copy, &raw mut status, 0) }, copy);
+        assert!(libc::WIFEXITED(status) && libc::WEXITSTATUS(status) == 7, "{status:#x}");
     }
 }
