@@ -29,8 +29,13 @@ pub(crate) fn prepare() -> Result<(), PoolError> {
             let _ = tempfile::env::override_temp_dir(&dir);
         }
     });
-    usable_for_sockets(&tempfile::env::temp_dir())
-        .map_err(|_| PoolError::NoRunDir(format!("{}: {reason}", preferred.display())))
+    let dir = tempfile::env::temp_dir();
+    // If the directory of this program was removed, each pool makes another one.
+    let has_another = || !dir.exists() && others().next().is_some();
+    if usable_for_sockets(&dir).is_ok() || has_another() {
+        return Ok(());
+    }
+    Err(PoolError::NoRunDir(format!("{}: {reason}", preferred.display())))
 }
 
 /// Candidates if the temporary directory is unusable.
@@ -41,8 +46,13 @@ fn fallbacks() -> impl Iterator<Item = PathBuf> {
 
 /// A directory for sockets in place of one in the directory of this program, or this error.
 pub(super) fn elsewhere(error: io::Error) -> io::Result<LockedDir> {
-    let mut bases = [env::temp_dir()].into_iter().chain(fallbacks());
-    bases.find_map(|base| LockedDir::create_in(&base, PURPOSE).ok()).ok_or(error)
+    others().find_map(|base| LockedDir::create_in(&base, PURPOSE).ok()).ok_or(error)
+}
+
+/// The usable ones of all directories but that of this program.
+fn others() -> impl Iterator<Item = PathBuf> {
+    let all = [env::temp_dir()].into_iter().chain(fallbacks());
+    all.filter(|dir| usable_for_sockets(dir).is_ok())
 }
 
 /// The directory for files in memory that all users may write to.

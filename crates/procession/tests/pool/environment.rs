@@ -27,6 +27,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         it_works_with_a_temporary_directory_whose_name_is_too_long_for_sockets,
         it_works_with_a_temporary_directory_that_is_missing,
         it_works_with_a_temporary_directory_that_is_read_only,
+        it_works_when_the_directory_of_the_program_was_removed,
         it_works_with_a_temporary_directory_whose_name_is_odd,
         it_works_with_standard_input_closed,
         it_works_with_64_open_files,
@@ -129,6 +130,13 @@ fn it_works_with_a_temporary_directory_that_is_read_only() {
     works_with_tmpdir(tmp.path());
     // Modes do not bind a superuser; here nobody can make a file.
     works_with_tmpdir(Path::new("/proc"));
+}
+
+/// As systemd does in `/dev/shm` when a user logs out.
+fn it_works_when_the_directory_of_the_program_was_removed() {
+    let tmp = tempfile::tempdir().expect("a directory");
+    assert_works(command("loses its directory").env("TMPDIR", tmp.path()));
+    assert_eq!(fs::read_dir(tmp.path()).expect("a directory").count(), 0);
 }
 
 fn it_works_with_a_temporary_directory_whose_name_is_odd() {

@@ -21,6 +21,7 @@ pub(crate) fn play_if_asked() {
         "works" => works(),
         "leaks" => leaks(),
         "endures" => endures(),
+        "loses its directory" => loses_its_directory(),
         "works at the end of a thread" => works_at_the_end_of_a_thread(),
         "keeps blobs" => keeps_blobs(),
         "has templates that die" => has_templates_that_die(),
@@ -51,6 +52,17 @@ fn works() {
     tasks::succeeds_with(&pool, 20);
     pool.shutdown(Shutdown::Wait);
     println!("it works");
+}
+
+/// While it has a pool, and before it makes another.
+fn loses_its_directory() {
+    let _private = procession::PrivateDir::create().expect("a directory");
+    let pool = tasks::pool(1);
+    tasks::succeeds_with(&pool, 20);
+    fs::remove_dir_all(tempfile::env::temp_dir()).expect("it was there");
+    assert!(pool.submit(tasks::Bad(Ending::Abort)).result().is_err());
+    tasks::succeeds_with(&pool, 20);
+    works();
 }
 
 /// Uses and drops executors in a destructor at the end of a thread, where the thread's variables are gone.
