@@ -5,6 +5,7 @@
 //! without an error. A coordinator that is killed leaves the directory of its pool behind (`start_dir.rs`), which the
 //! next one removes (`locked_dir.rs`).
 
+use std::collections::BTreeSet;
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, Once, PoisonError};
@@ -53,6 +54,15 @@ pub(super) fn elsewhere(error: io::Error) -> io::Result<LockedDir> {
 fn others() -> impl Iterator<Item = PathBuf> {
     let all = [env::temp_dir()].into_iter().chain(fallbacks());
     all.filter(|dir| usable_for_sockets(dir).is_ok())
+}
+
+/// Removes what killed programs of this user have left, wherever they could have a directory: theirs may have been in
+/// memory, or in place of one that was removed.
+pub(super) fn sweep() {
+    let all = [tempfile::env::temp_dir(), env::temp_dir()].into_iter().chain(fallbacks());
+    for base in all.filter(|base| base.is_absolute()).collect::<BTreeSet<_>>() {
+        locked_dir::sweep(&base, PURPOSE);
+    }
 }
 
 /// The directory for files in memory that all users may write to.

@@ -15,12 +15,11 @@ use super::child::{self, Child, Ended};
 use super::handler::{self, HandlerSetup, StartMarks};
 use super::inner::PoolInner;
 use super::output::OutputPipes;
-use super::socket_dir::PURPOSE;
+use super::socket_dir;
 use super::start_dir::AwaitedStart;
 use super::supervisor::SupervisorMessage;
 use super::template::Template;
 use super::worker_handle::WorkerHandle;
-use crate::locked_dir;
 use crate::scheduler::NextStart;
 use crate::transport::{self, HandshakeMessage, Invitation, Marking, Sent, SharedRegion, Socket};
 use procession_os::cgroup::Group;
@@ -94,7 +93,7 @@ pub(super) fn sweep(pool: &Arc<PoolInner>) {
     let its_pool = Arc::clone(pool);
     let sweep = move || {
         if sweeps_dirs {
-            locked_dir::sweep(&tempfile::env::temp_dir(), PURPOSE);
+            socket_dir::sweep();
         }
         if sweeps_groups {
             its_pool.setup.control_groups.sweep();

@@ -138,14 +138,17 @@ fn what_a_killed_program_left_of_its_starting_workers_is_removed_by_the_next_one
         let names = names.map(|entry| entry.expect("an entry").file_name().into_string());
         names.filter(|name| name.as_ref().is_ok_and(|name| name.starts_with("procession-"))).count()
     };
-    let mut silent = command("waits for workers that do not report");
-    let (mut program, pids) =
-        start_and_hear_workers(silent.env("TMPDIR", tmp.path()).stderr(Stdio::null()));
-    assert_eq!((pids.len(), left()), (2, 1), "a pool has one directory for all its workers");
-    harness::signal(program.id(), Signal::KILL);
-    program.wait().expect("an end");
-    assert_works(crate::program::command("works").env("TMPDIR", tmp.path()));
-    assert_eq!(left(), 0);
+    // The next program has its own directory there, or elsewhere.
+    for variable in ["TMPDIR", "XDG_RUNTIME_DIR"] {
+        let mut silent = command("waits for workers that do not report");
+        let (mut program, pids) =
+            start_and_hear_workers(silent.env("TMPDIR", tmp.path()).stderr(Stdio::null()));
+        assert_eq!((pids.len(), left()), (2, 1), "a pool has one directory for all its workers");
+        harness::signal(program.id(), Signal::KILL);
+        program.wait().expect("an end");
+        assert_works(crate::program::command("works").env(variable, tmp.path()));
+        assert_eq!(left(), 0, "{variable}");
+    }
 }
 
 fn workers_end_with_the_program_though_a_copy_of_it_lives() {
