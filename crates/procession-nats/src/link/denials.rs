@@ -37,6 +37,12 @@ impl Denials {
         denied.len() < before
     }
 
+    /// Whether this was denied, and not asked for since.
+    pub(super) fn has(&self, subject: &str) -> bool {
+        let denied = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        denied.iter().any(|other| other == subject)
+    }
+
     /// What was denied last.
     pub(super) fn last(&self) -> Option<String> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).back().cloned()
@@ -61,8 +67,9 @@ mod tests {
         told("Permissions Violation for Subscription to \"p.u.>\" using queue \"q\"");
         told("Stale Connection");
         assert_eq!(denials.last().as_deref(), Some("p.u.>"));
+        assert!(denials.has("p.t.B.j.1") && !denials.has("p.t.B.j"));
         assert!(denials.take("p.t.B.j.1"));
-        assert!(!denials.take("p.t.B.j.1"), "asked for before");
+        assert!(!denials.take("p.t.B.j.1") && !denials.has("p.t.B.j.1"), "asked for before");
         for n in 0..2 * Denials::MOST {
             told(&format!("Permissions Violation for Publish to \"s.{n}\""));
         }

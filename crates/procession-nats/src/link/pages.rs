@@ -128,7 +128,7 @@ impl Link {
     }
 
     /// At most `most` messages of a stream with such subjects, from a sequence number on. It is asked for again if the
-    /// connection is lost meanwhile.
+    /// connection is lost meanwhile, unless the servers do not allow it.
     pub(super) async fn page(
         &self,
         stream: &str,
@@ -142,6 +142,10 @@ impl Link {
         loop {
             self.connected().await;
             let page = self.page_once(stream, subjects, from, most).await;
+            let subject = subject_of(stream);
+            if page.is_err() && self.denials.has(&subject) {
+                return Err(NoAnswer(format!("this user may not publish to {subject}")));
+            }
             self.page_bytes.note(page.is_ok());
             if page.is_ok() || tries == TRIES {
                 return page;
@@ -167,7 +171,7 @@ impl Link {
         let request = serde_json::json!({
             "seq": from.max(1), "next_by_subj": subjects, "batch": most, "max_bytes": self.page_bytes.get(),
         });
-        let subject = format!("$JS.API.DIRECT.GET.{stream}");
+        let subject = subject_of(stream);
         let sent = self.client.publish_with_reply(subject, inbox, request.to_string().into()).await;
         sent.map_err(|error| failed(&error))?;
         let mut items: Vec<KeptMessage> = Vec::new();
@@ -185,8 +189,8 @@ impl Link {
                 Some(StatusCode::NOT_FOUND) => return Ok(Page { items, next: None }),
                 Some(status) if status.as_u16() == 204 => {
                     let has_more = header(&answer, "Nats-Num-Pending").is_some_and(|left| left > 0);
-                    let next = items.last().filter(|_| has_more).map(|last| last.seq + 1);
-                    return Ok(Page { items, next });
+                    let last = items.last().filter(|_| has_more);
+                    return Ok(Page { next: last.map(|last| last.seq + 1), items });
                 }
                 Some(status) => return Err(NoAnswer(format!("a stream was read: {status}"))),
             }
@@ -195,6 +199,12 @@ impl Link {
             if let (Some(subject), Some(seq)) = (subject, header(&answer, "Nats-Sequence")) {
                 let time = headers.and_then(|headers| headers.get("Nats-Time-Stamp"));
                 let time = time.and_then(|time| time.as_str().parse().ok());
+                let before = items.last().map_or(from.saturating_sub(1), |last| last.seq);
+                if !is_behind(seq, before) {
+                    return Err(NoAnswer(format!(
+                        "a stream was read: message {seq} is not in its place"
+                    )));
+                }
                 let (subject, payload) = (subject.as_str().to_owned(), answer.payload);
                 items.push(KeptMessage { seq, subject, time, payload });
             }
@@ -202,9 +212,26 @@ impl Link {
     }
 }
 
+/// Where a server is asked for messages of a stream.
+fn subject_of(stream: &str) -> String {
+    format!("$JS.API.DIRECT.GET.{stream}")
+}
+
+/// Whether a message may be the next one behind this sequence number. If not, pages could go on for ever.
+fn is_behind(seq: u64, before: u64) -> bool {
+    before < seq && seq < u64::MAX
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn pages_only_go_on() {
+        assert!(is_behind(1, 0) && is_behind(9, 7) && is_behind(u64::MAX - 1, 0));
+        assert!(!is_behind(0, 0) && !is_behind(7, 7) && !is_behind(6, 7));
+        assert!(!is_behind(u64::MAX, 0), "none could follow");
+    }
 
     #[test]
     fn pages_become_small_quickly_and_large_slowly_within_bounds() {

@@ -26,6 +26,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         an_account_sees_nothing_of_another_one,
         who_has_no_key_or_no_certificate_is_refused_and_told_so,
         a_coordinator_that_may_not_fill_the_queue_fails_its_tasks_and_says_why,
+        who_may_not_read_a_stream_is_told_so,
         an_agent_that_may_not_make_the_streams_says_so,
     ]
 }
@@ -267,6 +268,15 @@ fn a_coordinator_that_may_not_fill_the_queue_fails_its_tasks_and_says_why() {
     let error = cluster.submit(square(1)).result().expect_err("it may not submit");
     let TaskError::PoolBroken(PoolError::Broker(told)) = error else { panic!("{error}") };
     assert!(told.contains("may not publish to procession.t.flags-7."), "{told}");
+}
+
+fn who_may_not_read_a_stream_is_told_so() {
+    let server = secured();
+    drop(cluster(&server));
+    let settings = agent_settings(&server.url(), &server.seed_file(AGENT));
+    let told = procession_nats::overview(&settings).expect_err("not for agents").to_string();
+    let subject = "$JS.API.DIRECT.GET.KV_procession-hosts";
+    assert!(told.contains(&format!("may not publish to {subject}")), "{told}");
 }
 
 fn an_agent_that_may_not_make_the_streams_says_so() {
