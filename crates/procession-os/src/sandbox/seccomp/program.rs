@@ -229,6 +229,48 @@ mod tests {
         assert!(most <= 24, "{most} steps to a rule");
     }
 
+    /// Rules of all lengths and with any gaps between their numbers, so that comparisons reach across any number of steps.
+    #[test]
+    fn a_tree_of_any_rules_finds_each_of_them() {
+        let mut random = 7_u32;
+        let mut below = |end: u32| {
+            random = random.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            (random >> 16) % end
+        };
+        let mut far = 0;
+        for last in [0, 1, 5, 40, X32 - 1] {
+            let (mut verdicts, mut number) = (BTreeMap::new(), below(2));
+            while number < last.min(120) {
+                let values = (1..=below(90)).collect();
+                let all = vec![Condition { argument: below(6), mask: 0xffff, values }];
+                let rule = match below(3) {
+                    0 => CallRule::Always([FAIL, ALLOW, KILL][below(3) as usize]),
+                    1 => CallRule::If { all, otherwise: KILL },
+                    _ => CallRule::Unless(all),
+                };
+                verdicts.insert(number, rule);
+                number += 1 + below(3);
+            }
+            verdicts.insert(last, CallRule::Always(ALLOW));
+            let filter = of(&verdicts, FAIL);
+            far += filter.iter().filter(|step| step.code == GO_ON).count();
+            for number in (0..=130).chain([X32 - 2, X32 - 1]) {
+                for argument in [0, 1, 40, 89, 90] {
+                    let expected = match verdicts.get(&number) {
+                        Some(rule) => run(&block(rule), ARCHITECTURE, number, [argument; 6]).0,
+                        None => FAIL,
+                    };
+                    let (verdict, _) = run(&filter, ARCHITECTURE, number, [argument; 6]);
+                    assert_eq!(verdict, expected, "call {number} with {argument}");
+                }
+            }
+            for number in [X32, X32 + last, u32::MAX] {
+                assert_eq!(run(&filter, ARCHITECTURE, number, [0; 6]).0, KILL);
+            }
+        }
+        assert!(far > 3, "{far} jumps beyond the reach of a comparison");
+    }
+
     #[test]
     fn calls_of_other_kinds_of_processors_end_the_process() {
         for (verdicts, others) in several() {
