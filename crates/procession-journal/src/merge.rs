@@ -1,5 +1,8 @@
 //! The lines of all files of a run, merged by time. One line of each file is in memory at a time.
 //!
+//! While the run goes on, the files are read one after the other, and lines are written meanwhile: the latest lines of one
+//! file may come before earlier ones of another. [`Merge::refresh_in_order`] holds such lines back.
+//!
 //! ```text
 //!   coordinator-4711.jsonl ─► tail ─┐
 //!   worker-0-4712.jsonl ────► tail ─┼─► the earliest line of all ─► logs, history, dashboard
@@ -12,6 +15,7 @@ use std::ffi::OsString;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use jiff::Timestamp;
 
@@ -38,8 +42,12 @@ pub struct Merge {
     dir: Option<PathBuf>,
     tails: Vec<Tail>,
     known: BTreeMap<OsString, ()>,
-    /// The tails that hold a line, by its time.
-    ready: BinaryHeap<Reverse<(Timestamp, usize)>>,
+    /// The tails that hold a line, by its time, with the refresh that has read it.
+    ready: BinaryHeap<Reverse<(Timestamp, usize, u64)>>,
+    /// The number of refreshes.
+    refreshes: u64,
+    /// Later lines wait for the next refresh.
+    written_until: Timestamp,
     /// The tails that had no further line when they were read last.
     idle: Vec<usize>,
     /// The tail whose line was returned last.
@@ -76,6 +84,8 @@ impl Merge {
             tails: Vec::new(),
             known: BTreeMap::new(),
             ready: BinaryHeap::new(),
+            refreshes: 0,
+            written_until: Timestamp::MAX,
             idle: Vec::new(),
             last: None,
             is_over,
@@ -91,7 +101,24 @@ impl Merge {
 
     /// Looks for new files, and for new lines in the files that had no more.
     pub fn refresh(&mut self, is_over: bool) -> io::Result<()> {
+        self.written_until = Timestamp::MAX;
+        self.read_on(is_over)
+    }
+
+    /// The same. A line that is later than the begin of this call is returned after the next one, for lines with an earlier
+    /// time that are in other files by then.
+    pub fn refresh_in_order(&mut self, is_over: bool) -> io::Result<()> {
+        /// A process writes a line a little after the time that is in it.
+        const WRITING: Duration = Duration::from_millis(50);
+        let now = Timestamp::now();
+        self.written_until =
+            if is_over { Timestamp::MAX } else { now.checked_sub(WRITING).unwrap_or(now) };
+        self.read_on(is_over)
+    }
+
+    fn read_on(&mut self, is_over: bool) -> io::Result<()> {
         self.is_over = is_over;
+        self.refreshes += 1;
         for index in std::mem::take(&mut self.idle) {
             self.advance(index);
         }
@@ -129,7 +156,7 @@ impl Merge {
     fn advance(&mut self, index: usize) {
         let tail = &mut self.tails[index];
         match tail.advance(self.is_over) {
-            Ok(true) => self.ready.push(Reverse((tail.at(), index))),
+            Ok(true) => self.ready.push(Reverse((tail.at(), index, self.refreshes))),
             Ok(false) => self.idle.push(index),
             // The file is not read again.
             Err(error) => self.unreadable_files.push((tail.path().to_owned(), error)),
@@ -138,7 +165,7 @@ impl Merge {
 
     /// The time of the next line.
     pub fn begin(&self) -> Option<Timestamp> {
-        self.ready.peek().map(|Reverse((at, _))| *at)
+        self.ready.peek().map(|Reverse((at, ..))| *at)
     }
 
     /// The earliest line that was not returned before, if there is one at present.
@@ -147,7 +174,12 @@ impl Merge {
         if let Some(last) = self.last.take() {
             self.advance(last);
         }
-        let Reverse((at, index)) = self.ready.pop()?;
+        let &Reverse((at, index, read_by)) = self.ready.peek()?;
+        // The clock of another host may be ahead: its lines wait for one refresh, too, and not for their time.
+        if at > self.written_until && read_by == self.refreshes {
+            return None;
+        }
+        self.ready.pop();
         self.last = Some(index);
         let tail = &self.tails[index];
         Some(MergedLine {
@@ -226,5 +258,36 @@ mod tests {
         assert_eq!(events(&mut merge), ["b2"]);
         merge.refresh(true).unwrap();
         assert_eq!(events(&mut merge), ["?"], "the incomplete line, once nothing will be added");
+    }
+
+    #[test]
+    fn lines_that_are_written_while_files_are_read_come_in_their_order() {
+        let dir = tempfile::tempdir().unwrap();
+        let write = |name: &str, event: &str, at: Timestamp| {
+            let line = format!(
+                "{{\"ts\":\"{at:.6}\",\"level\":\"info\",\"process\":\"worker\",\"pid\":1,\"event\":\"{event}\"}}\n"
+            );
+            let path = dir.path().join(name);
+            let text = fs::read_to_string(&path).unwrap_or_default();
+            fs::write(path, text + &line).unwrap();
+        };
+        let now = Timestamp::now();
+        let at = |ms: i64| now + jiff::SignedDuration::from_millis(ms);
+        write("coordinator.jsonl", "early", at(-60_000));
+        write("coordinator.jsonl", "late", at(60_000));
+        let mut merge = Merge::open(dir.path(), false).unwrap();
+        assert_eq!(events(&mut merge), ["early", "late"], "what is there at present");
+        write("coordinator.jsonl", "later", at(80_000));
+        merge.refresh_in_order(false).unwrap();
+        assert_eq!(events(&mut merge), [""; 0]);
+        // Was written before "later", and its file was read before.
+        write("worker.jsonl", "between", at(70_000));
+        merge.refresh_in_order(false).unwrap();
+        assert_eq!(events(&mut merge), [""; 0], "the first of all was read just now");
+        merge.refresh_in_order(false).unwrap();
+        assert_eq!(events(&mut merge), ["between", "later"]);
+        write("worker.jsonl", "last", at(90_000));
+        merge.refresh_in_order(true).unwrap();
+        assert_eq!(events(&mut merge), ["last"]);
     }
 }

@@ -128,7 +128,7 @@ impl LogViewer {
             // Checked before the lines are read, so that the last lines of the run are not missed. A
             // new run may not have a log yet.
             follow = is_running(path) || is_fresh(path);
-            if let Err(error) = self.merge.refresh(!follow) {
+            if let Err(error) = self.merge.refresh_in_order(!follow) {
                 stderr::print(format_args!(
                     "coordinator: cannot follow {}: {error}",
                     path.display()
