@@ -15,6 +15,8 @@ use crate::error::Failure;
 pub use self::context::Context;
 pub(crate) use self::context::{LabelSink, SetLabel};
 pub(crate) use self::locals::Locals;
+#[cfg(test)]
+pub(crate) use self::tests::Nothing;
 
 /// A piece of work that can be sent to another process.
 ///
@@ -136,5 +138,23 @@ impl TaskId {
 impl fmt::Display for TaskId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde::Deserialize;
+
+    use super::*;
+
+    #[derive(Serialize, Deserialize)]
+    pub(crate) struct Nothing;
+
+    impl Task for Nothing {
+        const NAME: &'static str = "nothing";
+        type Output = ();
+        fn run(self, _: &Context) -> Result<(), Failure> {
+            Ok(())
+        }
     }
 }

@@ -392,20 +392,10 @@ mod tests {
 
     #[test]
     fn a_panic_of_a_thread_of_the_pool_breaks_the_pool_in_words() {
-        use crate::Failure;
         use crate::error::TaskError;
         use crate::executor::{Executor, Shutdown};
-        use crate::task::{Context, Task};
+        use crate::task::Nothing;
 
-        #[derive(serde::Serialize, serde::Deserialize)]
-        struct Nothing;
-        impl Task for Nothing {
-            const NAME: &'static str = "nothing";
-            type Output = ();
-            fn run(self, _: &Context) -> Result<(), Failure> {
-                Ok(())
-            }
-        }
         let pool = Builder::default()
             .worker_program("/bin/cat")
             .worker_env("PROCESSION_TEST_SUPERVISOR_PANICS", "")

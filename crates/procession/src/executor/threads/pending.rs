@@ -80,26 +80,13 @@ impl PendingEntries {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
+    use std::collections::BTreeSet;
 
     use proptest::prelude::*;
-    use serde::{Deserialize, Serialize};
 
     use super::*;
-    use crate::error::Failure;
     use crate::executor::Job;
-    use crate::task::{Context, Task};
-
-    #[derive(Serialize, Deserialize)]
-    struct Nothing;
-
-    impl Task for Nothing {
-        const NAME: &'static str = "nothing";
-        type Output = ();
-        fn run(self, _: &Context) -> Result<(), Failure> {
-            Ok(())
-        }
-    }
+    use crate::task::Nothing;
 
     fn job() -> Job {
         Job::new(Nothing, None).0
@@ -117,15 +104,15 @@ mod tests {
         #[test]
         fn it_is_a_map_by_id(steps in prop::collection::vec((0..5_u8, any::<prop::sample::Index>()), 0..400)) {
             let mut pending = PendingEntries::default();
-            let (mut model, mut late) = (BTreeMap::new(), Vec::new());
+            let (mut model, mut late) = (BTreeSet::new(), Vec::new());
             for (step, index) in steps {
-                let ids: Vec<TaskId> = model.keys().copied().collect();
+                let ids: Vec<TaskId> = model.iter().copied().collect();
                 match step {
                     0 => late.push(job()),
                     1 | 2 => {
                         // Mostly the last, as where two threads submit.
                         let job = if step == 1 { late.pop() } else { None }.unwrap_or_else(job);
-                        model.insert(job.id(), ());
+                        model.insert(job.id());
                         pending.insert(job.id(), Entry::Job(job));
                     }
                     3 if !ids.is_empty() => {
@@ -136,14 +123,13 @@ mod tests {
                         prop_assert!(!pending.contains(id) && pending.remove(id).is_none());
                     }
                     _ => {
-                        let first = model.pop_first().map(|(id, ())| id);
-                        prop_assert_eq!(id_of(pending.pop_first()), first);
+                        prop_assert_eq!(id_of(pending.pop_first()), model.pop_first());
                     }
                 }
                 prop_assert_eq!(pending.len(), model.len());
             }
             let left: Vec<_> = pending.take_all().map(Some).filter_map(id_of).collect();
-            prop_assert_eq!(left, model.into_keys().collect::<Vec<_>>());
+            prop_assert_eq!(left, model.into_iter().collect::<Vec<_>>());
             prop_assert_eq!(pending.len(), 0);
         }
     }

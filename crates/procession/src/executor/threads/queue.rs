@@ -242,23 +242,9 @@ impl JobQueue {
 
 #[cfg(test)]
 mod tests {
-    use serde::{Deserialize, Serialize};
-
     use super::*;
-    use crate::error::Failure;
     use crate::executor::chunk;
-    use crate::task::{Context, Task};
-
-    #[derive(Serialize, Deserialize)]
-    struct Nothing;
-
-    impl Task for Nothing {
-        const NAME: &'static str = "nothing";
-        type Output = ();
-        fn run(self, _: &Context) -> Result<(), Failure> {
-            Ok(())
-        }
-    }
+    use crate::task::Nothing;
 
     /// A queue with a chunk of which a thread has run the first of ten tasks.
     fn with_begun_chunk() -> (JobQueue, Arc<dyn LocalChunk>, chunk::Results<()>) {

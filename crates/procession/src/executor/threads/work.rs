@@ -232,24 +232,10 @@ impl ThreadPoolInner {
 
 #[cfg(test)]
 mod tests {
-    use serde::{Deserialize, Serialize};
-
     use super::super::ThreadPool;
     use super::*;
-    use crate::error::Failure;
     use crate::executor::{Engine, Job};
-    use crate::task::Task;
-
-    #[derive(Serialize, Deserialize)]
-    struct Nothing;
-
-    impl Task for Nothing {
-        const NAME: &'static str = "nothing";
-        type Output = ();
-        fn run(self, _: &Context) -> Result<(), Failure> {
-            Ok(())
-        }
-    }
+    use crate::task::Nothing;
 
     fn job(queue: &mut JobQueue) -> TaskId {
         let job = Job::new(Nothing, None).0;
