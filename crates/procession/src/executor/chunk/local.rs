@@ -130,15 +130,16 @@ impl<T: Task> LocalChunk for TypedChunk<T> {
             number += 1;
             let goes_on = goes_on();
             let mut inner = self.state.lock();
-            let had_arrived = !inner.arrived.is_empty();
-            if inner.is_pending(item) {
+            let announcement = if inner.is_pending(item) {
+                let had_arrived = !inner.arrived.is_empty();
                 inner.store(item, result);
+                inner.announcement(had_arrived)
             } else {
                 drop(inner);
                 panics::discard(result);
                 inner = self.state.lock();
-            }
-            let announcement = inner.announcement(had_arrived);
+                None
+            };
             next = if goes_on { inner.rest.take_next(self.part) } else { None };
             drop(inner);
             if let Some(announcement) = announcement {
