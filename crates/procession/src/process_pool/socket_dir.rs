@@ -45,6 +45,11 @@ fn fallbacks() -> impl Iterator<Item = PathBuf> {
     runtime.into_iter().chain(["/tmp", "/var/tmp", "/dev/shm"].map(PathBuf::from))
 }
 
+/// All candidates, the temporary directory of the system first.
+fn candidates() -> impl Iterator<Item = PathBuf> {
+    [env::temp_dir()].into_iter().chain(fallbacks())
+}
+
 /// A directory for sockets in place of one in the directory of this program, or this error.
 pub(super) fn elsewhere(error: io::Error) -> io::Result<LockedDir> {
     others().find_map(|base| LockedDir::create_in(&base, PURPOSE).ok()).ok_or(error)
@@ -52,14 +57,13 @@ pub(super) fn elsewhere(error: io::Error) -> io::Result<LockedDir> {
 
 /// The usable ones of all directories but that of this program.
 fn others() -> impl Iterator<Item = PathBuf> {
-    let all = [env::temp_dir()].into_iter().chain(fallbacks());
-    all.filter(|dir| usable_for_sockets(dir).is_ok())
+    candidates().filter(|dir| usable_for_sockets(dir).is_ok())
 }
 
 /// Removes what killed programs of this user have left, wherever they could have a directory: theirs may have been in
 /// memory, or in place of one that was removed.
 pub(super) fn sweep() {
-    let all = [tempfile::env::temp_dir(), env::temp_dir()].into_iter().chain(fallbacks());
+    let all = [tempfile::env::temp_dir()].into_iter().chain(candidates());
     for base in all.filter(|base| base.is_absolute()).collect::<BTreeSet<_>>() {
         locked_dir::sweep(&base, PURPOSE);
     }
@@ -132,7 +136,7 @@ impl PrivateDir {
     ///
     /// If no directory is usable for sockets, or the directory of `tempfile` was set before.
     pub fn create() -> io::Result<Self> {
-        Self::create_in_first([env::temp_dir()].into_iter())
+        Self::create_in_first(None)
     }
 
     /// The same in `/dev/shm`, where this is a file system in memory (Linux) and the variable `TMPDIR` is not set. On a
@@ -154,13 +158,13 @@ impl PrivateDir {
     pub fn create_in_memory() -> io::Result<Self> {
         let is_named = env::var_os("TMPDIR").is_some_and(|dir| !dir.is_empty());
         let in_memory = if is_named { None } else { in_memory() };
-        Self::create_in_first(in_memory.into_iter().chain([env::temp_dir()]))
+        Self::create_in_first(in_memory)
     }
 
-    /// In the first of these directories that is usable, or else in another one.
-    fn create_in_first(preferred: impl Iterator<Item = PathBuf>) -> io::Result<Self> {
+    /// In this directory, or else in the first of the others that is usable.
+    fn create_in_first(preferred: Option<PathBuf>) -> io::Result<Self> {
         let mut refusal = io::Error::other("no temporary directory is usable for sockets");
-        for base in preferred.chain(fallbacks()) {
+        for base in preferred.into_iter().chain(candidates()) {
             match Self::create_in(&base) {
                 Ok(dir) => return Ok(dir),
                 Err(error) => refusal = error,
