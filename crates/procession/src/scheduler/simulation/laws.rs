@@ -316,7 +316,9 @@ impl World {
         if fault != Fault::Failure {
             self.blamed(id)?;
         }
-        self.may_be_retried_after(id, fault)?;
+        if fault == Fault::Timeout {
+            self.may_have_timed_out(id)?;
+        }
         let task = self.tasks.get_mut(&id).expect("a task that was submitted");
         if self.too_long == Some(id) && fault != Fault::Timeout && !task.is_doubtful {
             return Err(format!(
@@ -362,7 +364,9 @@ impl World {
         if matches!(verdict, Verdict::Died { .. } | Verdict::TimedOut { .. }) {
             self.blamed(id)?;
         }
-        self.may_end_as(id, verdict)?;
+        if matches!(verdict, Verdict::TimedOut { .. }) {
+            self.may_have_timed_out(id)?;
+        }
         let task = self.tasks.get_mut(&id).expect("a task that was submitted");
         let is_certain = !task.is_doubtful;
         let is_victim = matches!(verdict, Verdict::Died { is_collateral: false, .. });

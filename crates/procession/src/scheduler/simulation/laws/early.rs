@@ -4,10 +4,9 @@
 use std::time::{Duration, Instant};
 
 use super::MAX_POSTPONEMENT;
-use crate::retries::Fault;
 use crate::scheduler::simulation::workers::{SimulatedProcess, Viewed};
 use crate::scheduler::simulation::world::World;
-use crate::scheduler::{Begun, Claimed, Verdict, WorkerId};
+use crate::scheduler::{Begun, Claimed, WorkerId};
 
 /// No worker is killed because it has not begun a call for a shorter time.
 const SHORTEST_UNBEGUN: Duration = Duration::from_millis(300);
@@ -46,19 +45,9 @@ impl World {
         self.in_time = in_time.flat_map(|call| call.tasks.iter().copied()).collect();
     }
 
-    /// The attempt of a task has ended in this way.
-    pub(super) fn may_end_as(&self, id: u64, verdict: &Verdict) -> Result<(), String> {
-        let has_timed_out = matches!(verdict, Verdict::TimedOut { .. });
-        self.may_have_timed_out(id, has_timed_out)
-    }
-
-    /// The attempt of a task has ended by this fault, and there will be another one.
-    pub(super) fn may_be_retried_after(&self, id: u64, fault: Fault) -> Result<(), String> {
-        self.may_have_timed_out(id, fault == Fault::Timeout)
-    }
-
-    fn may_have_timed_out(&self, id: u64, has_timed_out: bool) -> Result<(), String> {
-        match has_timed_out && self.in_time.contains(&id) && !self.tasks[&id].is_doubtful {
+    /// An attempt of a task has ended as `TimedOut`, whether or not there will be another one.
+    pub(super) fn may_have_timed_out(&self, id: u64) -> Result<(), String> {
+        match self.in_time.contains(&id) && !self.tasks[&id].is_doubtful {
             true => Err(format!("task {id} ended as `TimedOut` before its time was up")),
             false => Ok(()),
         }
