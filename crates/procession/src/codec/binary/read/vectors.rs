@@ -83,3 +83,42 @@ impl<'de> Deserializer<'de> for VisitorProbe {
         newtype_struct tuple tuple_struct map struct enum identifier ignored_any
     }
 }
+
+#[cfg(all(test, target_endian = "little"))]
+mod tests {
+    use super::*;
+
+    /// A sequence of numbers of this kind, for visitors that take them at once.
+    struct AtOnce<'b>(u8, &'b [u8]);
+
+    impl<'de> Deserializer<'de> for AtOnce<'_> {
+        type Error = FoundVisitor;
+
+        fn deserialize_any<V: Visitor<'de>>(self, _: V) -> Result<V::Value, FoundVisitor> {
+            Err(FoundVisitor(None))
+        }
+
+        fn deserialize_seq<V: Visitor<'de>>(self, _: V) -> Result<V::Value, FoundVisitor> {
+            read_at_once::<V>(self.0, self.1).ok_or(FoundVisitor(None))
+        }
+
+        forward_to_deserialize_any! {
+            bool i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 f32 f64 char str string bytes byte_buf option unit unit_struct
+            newtype_struct tuple tuple_struct map struct enum identifier ignored_any
+        }
+    }
+
+    #[test]
+    fn a_vec_of_each_kind_of_number_is_read_at_once_and_no_other_one() {
+        macro_rules! at_once {
+            ($($kind:ident $type:ty;)*) => {
+                $(let bytes = [<$type>::MIN.to_le_bytes(), <$type>::MAX.to_le_bytes()].concat();
+                let read = Vec::<$type>::deserialize(AtOnce(kind::$kind, &bytes[..]));
+                assert_eq!(read.expect("at once"), [<$type>::MIN, <$type>::MAX]);
+                assert!(Vec::<char>::deserialize(AtOnce(kind::$kind, &bytes[..])).is_err());)*
+            };
+        }
+        at_once!(U8 u8; U16 u16; U32 u32; U64 u64; I8 i8; I16 i16; I32 i32; I64 i64; F32 f32; F64 f64;);
+        assert!(Vec::<u32>::deserialize(AtOnce(kind::F32, &[0; 8])).is_err());
+    }
+}
