@@ -165,9 +165,9 @@ fn a_run_goes_on_when_its_temporary_directory_was_removed() {
     let args = [&args[..], &["--max-tasks-per-worker", "10"]].concat();
     let run = RunningProgram::start(place.coordinator(&args).env("TMPDIR", &tmp));
     run.wait_for_stdout("\n");
-    for entry in fs::read_dir(&tmp).unwrap() {
-        fs::remove_dir_all(entry.unwrap().path()).unwrap();
-    }
+    let dirs: Vec<_> = fs::read_dir(&tmp).unwrap().map(|entry| entry.unwrap().path()).collect();
+    assert!(!dirs.is_empty(), "the directory of the run is there");
+    dirs.iter().for_each(|dir| fs::remove_dir_all(dir).unwrap());
     assert_eq!(run.wait().expect(0).summary().counts(), [40, 0, 0]);
     assert_eq!(fs::read_dir(&tmp).unwrap().count(), 0);
 }
