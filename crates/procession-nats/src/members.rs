@@ -17,7 +17,7 @@ impl Members {
         Self((1 << number.min(Self::MOST)) - 1)
     }
 
-    /// The member with this index. Empty if no bundle has so many members.
+    /// The set of the one member with this index. It is empty if the index is [`MOST`](Self::MOST) or more.
     pub(crate) fn one(index: usize) -> Self {
         if index < Self::MOST { Self(1 << index) } else { Self::default() }
     }

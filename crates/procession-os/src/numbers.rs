@@ -1,7 +1,7 @@
-//! Vectors of numbers as their bytes, for functions whose types do not say that they have one.
+//! Vectors of numbers as bytes, for generic functions, whose type parameter may be such a vector.
 //!
-//! A generic function cannot ask whether its type is a `Vec<f32>` unless the type is `'static`. Here it can, since no
-//! number has a lifetime. Bytes are in the order of the machine.
+//! A generic function cannot compare its type with `Vec<f32>` unless the type is `'static`. The functions here can,
+//! since no number has a lifetime. The bytes of a number are in the order of the machine.
 
 use std::any::TypeId;
 use std::marker::PhantomData;
@@ -10,7 +10,7 @@ use std::slice;
 
 use crate::memory::prefer_huge_pages;
 
-/// A number whose bytes have no gaps, and of which all bytes are a value: an integer or a float of at most 64 bits.
+/// A number without padding, for which each pattern of bits is a value: an integer or a float of at most 64 bits.
 pub trait PlainNumber: private::Sealed + Copy + 'static {}
 
 mod private {
@@ -27,7 +27,7 @@ macro_rules! plain_numbers {
 
 plain_numbers!(u8 u16 u32 u64 i8 i16 i32 i64 f32 f64);
 
-/// The id of a type that may have lifetimes. Types that differ only in these have the same id.
+/// The id of a type that may have lifetimes. Types that differ only in their lifetimes have the same id.
 #[inline(always)]
 pub fn type_id_of<T: ?Sized>() -> TypeId {
     trait HasTypeId {
@@ -76,7 +76,7 @@ pub fn vec_of<T: PlainNumber, V>(bytes: &[u8]) -> Option<V> {
         return None;
     }
     let numbers = ManuallyDrop::new(read::<T>(bytes));
-    // SAFETY: `V` is `Vec<T>`, which has no lifetimes. It is moved: the other one is not dropped.
+    // SAFETY: `V` is `Vec<T>`, which has no lifetimes. `read` moves the vector, and `numbers` is never dropped.
     Some(unsafe { (&raw const numbers).cast::<V>().read() })
 }
 
@@ -84,8 +84,8 @@ fn read<T: PlainNumber>(bytes: &[u8]) -> Vec<T> {
     let len = bytes.len() / size_of::<T>();
     let mut numbers = Vec::<T>::with_capacity(len);
     prefer_huge_pages(numbers.spare_capacity_mut());
-    // SAFETY: the vector has room for so many numbers, whose bytes are these. It is new, so it does not overlap with them. All
-    // bytes are a value.
+    // SAFETY: the vector has room for `len` numbers. It is new, so its memory does not overlap with `bytes`. The copy
+    // initializes `len` numbers, since each pattern of bits is a value.
     unsafe {
         let room = numbers.as_mut_ptr().cast::<u8>();
         room.copy_from_nonoverlapping(bytes.as_ptr(), len * size_of::<T>());

@@ -1,11 +1,12 @@
 //! Long buffers that are used again: fresh pages cost several times what it takes to copy into them.
 //!
-//! What a worker has sent is copied into such a buffer, and long vectors of numbers are encoded into one. When it is no
-//! longer needed, it is kept for the next use: for [`IDLE`] at most, while this process receives from workers
-//! ([`LongBufferUse`]), and if it has no limit of memory.
+//! The coordinator copies what a worker has sent into such a buffer. Long vectors of numbers are encoded into one. A
+//! buffer that is no longer needed is kept for the next use: for [`IDLE`] at most, while this process receives from
+//! workers ([`LongBufferUse`]), and if the process has no limit of memory.
 //!
-//! The list of them is locked for a few comparisons. Who finds it locked allocates or frees, as without the list. So does
-//! a forked copy of the process that has the list: nobody may unlock it there.
+//! The list of free buffers is locked for a few comparisons. A thread that finds the list locked does not wait: it
+//! allocates or frees memory, as without the list. A forked copy of the process never uses the list, because the thread
+//! that had locked it may not exist in the copy.
 
 use std::fmt;
 use std::ops::Deref;
@@ -19,16 +20,17 @@ use procession_os::memory;
 const SHORTEST: usize = 1 << 20;
 /// The number of bytes that are kept in all.
 const MOST_BYTES: usize = 64 << 20;
-/// A buffer is not used for what fills less than one part in so many of it: a program may keep a blob in it.
+/// A buffer is not used for less than its length divided by this: a program may keep the bytes, and with them the whole
+/// buffer.
 const MUCH_TOO_LONG: usize = 2;
-/// What was kept for this time is given back to the system.
+/// A buffer that was not used for this time is given back to the system.
 const IDLE: Duration = Duration::from_secs(2);
 
 static FREE: Mutex<FreeBuffers> = Mutex::new(FreeBuffers::new());
-/// The process that was the first to use the list. Its copies have the list as well, and cannot use it.
+/// The process that was the first to use the list. Its forked copies have a copy of the list, and do not use it.
 static USER: OnceLock<Origin> = OnceLock::new();
 
-/// An empty buffer: one that was kept and has room for this number of bytes, or else one without any room.
+/// An empty buffer: a kept one with room for this number of bytes, else a new one without room.
 pub(crate) fn take(room: usize) -> Vec<u8> {
     if room < SHORTEST {
         return Vec::new();
@@ -41,18 +43,19 @@ pub(crate) fn give(buffer: Vec<u8>) {
     if buffer.capacity() < SHORTEST || memory::is_limited() {
         return;
     }
-    // What has no place is freed when the list is unlocked, as are all buffers below.
+    // Buffers that are not kept are freed after the list was unlocked, here and below.
     let dropped = try_free().map(|mut free| free.give(buffer, Instant::now()));
     drop(dropped);
 }
 
-/// Gives back to the system what was not used for some time.
+/// Gives the buffers back to the system that were not used for [`IDLE`].
 pub(crate) fn drop_idle() {
     let dropped = try_free().map(|mut free| free.take_idle(Instant::now()));
     drop(dropped);
 }
 
-/// `None` if another thread uses the list, or nobody does, or this is a copy of the process that does.
+/// The list, locked. `None` if another thread has locked it, if no [`LongBufferUse`] has begun, or in a forked copy of
+/// the process.
 fn try_free() -> Option<MutexGuard<'static, FreeBuffers>> {
     if USER.get().is_none_or(|user| user.is_forked()) {
         return None;
@@ -64,7 +67,7 @@ fn try_free() -> Option<MutexGuard<'static, FreeBuffers>> {
     }
 }
 
-/// While there is one of these, buffers are kept, except in a forked copy of a process that had one before.
+/// While a process has one of these, it keeps buffers. A forked copy of a process that had one keeps none.
 #[derive(Debug)]
 pub(crate) struct LongBufferUse(());
 
@@ -86,11 +89,11 @@ impl Drop for LongBufferUse {
     }
 }
 
-/// Bytes whose memory is kept for others when they are dropped, if there are many.
+/// Bytes whose memory is kept for the next use when they are dropped, if it is long enough.
 pub(crate) struct LongBuffer(Vec<u8>);
 
 impl LongBuffer {
-    /// Takes the bytes: their memory is not kept any more.
+    /// Takes the bytes out. Their memory is not kept when they are dropped.
     pub(crate) fn into_vec(mut self) -> Vec<u8> {
         std::mem::take(&mut self.0)
     }
@@ -138,7 +141,7 @@ impl FreeBuffers {
         Self { users: 0, buffers: Vec::new() }
     }
 
-    /// The shortest buffer with this room; of several, the one that was used last.
+    /// The shortest buffer with room for `room` bytes; of several, the one that was used last.
     fn take(&mut self, room: usize) -> Option<Vec<u8>> {
         let fits = |capacity: usize| capacity >= room && capacity / MUCH_TOO_LONG <= room;
         let capacities = self.buffers.iter().map(|buffer| buffer.bytes.capacity()).enumerate();
@@ -147,7 +150,7 @@ impl FreeBuffers {
         Some(self.buffers.remove(at).bytes)
     }
 
-    /// Keeps a buffer. Returns those that have no place any more.
+    /// Keeps a buffer. Returns the buffers that then exceed [`MOST_BYTES`], those that were not used for longest.
     fn give(&mut self, mut bytes: Vec<u8>, since: Instant) -> Vec<FreeBuffer> {
         bytes.clear();
         self.buffers.push(FreeBuffer { bytes, since });

@@ -1,5 +1,5 @@
 //! Reads what streams keep, a page at a time. A server drops connections on which too much waits. So pages become smaller
-//! when a connection was lost while one was read, and what was read before stays read.
+//! when a connection is lost while a page is read. The pages that were read before are not read again.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -12,11 +12,11 @@ use tokio::time::{sleep, timeout};
 use super::{ANSWER, Link, NoAnswer, RecordMessage, header, lease_of};
 use crate::host_lease::HostLease;
 
-/// The messages of a page.
+/// The maximum number of messages in a page.
 const PAGE: usize = 256;
 
-/// The bytes of a page, except for those that its last message has beyond that. It becomes a quarter when a page did not
-/// arrive whole, and grows by a little with each page that did.
+/// The maximum size of a page in bytes, which only its last message may exceed. It is divided by 4 when a page does not
+/// arrive whole, and grows by [`MORE`](Self::MORE) with each page that does.
 #[derive(Debug)]
 pub(super) struct PageBytes(AtomicUsize);
 
@@ -29,7 +29,7 @@ impl PageBytes {
         self.0.load(Ordering::Relaxed)
     }
 
-    /// Several pages may be read at a time: it is only a measure.
+    /// Two pages may arrive at the same time, and one of the two changes may be lost. The size need not be exact.
     fn note(&self, has_arrived: bool) {
         let next = if has_arrived { self.get() + Self::MORE } else { self.get() / 4 };
         self.0.store(next.clamp(Self::LEAST, Self::MOST), Ordering::Relaxed);
@@ -74,7 +74,7 @@ pub(crate) struct Page<T> {
 }
 
 impl Link {
-    /// All messages of a stream with such subjects.
+    /// All messages of a stream whose subjects match the pattern `subjects`.
     pub(crate) async fn scan(
         &self,
         stream: &str,
@@ -89,7 +89,7 @@ impl Link {
         Ok(all)
     }
 
-    /// The first message of a stream with such a subject.
+    /// The first message of a stream whose subject matches the pattern `subjects`.
     pub(crate) async fn first(
         &self,
         stream: &str,
@@ -127,8 +127,8 @@ impl Link {
         Ok(Page { items: items.iter().filter_map(KeptMessage::to_record).collect(), next })
     }
 
-    /// At most `most` messages of a stream with such subjects, from a sequence number on. It is asked for again if the
-    /// connection is lost meanwhile, unless the servers do not allow it.
+    /// At most `most` messages of a stream whose subjects match the pattern `subjects`, from a sequence number on. If
+    /// the connection is lost meanwhile, the page is asked for again, unless the servers do not allow it.
     pub(super) async fn page(
         &self,
         stream: &str,

@@ -8,11 +8,12 @@ use crate::scheduler::simulation::workers::{SimulatedProcess, Viewed};
 use crate::scheduler::simulation::world::World;
 use crate::scheduler::{Begun, Claimed, WorkerId};
 
-/// No worker is killed because it has not begun a call for a shorter time.
+/// A worker that has not begun a call may be killed for that only after this time.
 const SHORTEST_UNBEGUN: Duration = Duration::from_millis(300);
 
 impl World {
-    /// A call is ordered to end. With `allowed` its time is up.
+    /// Whether the scheduler may order the end of a call now. With `allowed`, its reason is that the call has had its
+    /// time.
     pub(in super::super) fn may_be_ended(
         &self,
         worker_id: WorkerId,
@@ -22,7 +23,7 @@ impl World {
         let process = self.processes.get(&worker_id).ok_or("`EndCall` for no process")?;
         let mut calls = process.view.iter();
         let call = calls.find(|call| call.seq == seq).ok_or("`EndCall` for no call")?;
-        // Of a cancelled call nobody needs the result: it may end sooner than its tasks might have.
+        // The tasks of a cancelled call have their verdicts, so the call may be ended before its timeout.
         let is_cancelled = call.tasks.iter().all(|id| self.tasks[id].verdict.is_some());
         match allowed.is_some() && !is_cancelled && call.has_time_left(self.now) {
             true => Err(format!("call {seq} of {worker_id:?} was ended before its time was up")),
@@ -30,8 +31,8 @@ impl World {
         }
     }
 
-    /// A process ended: notes the tasks that had time left. A task that has not begun, by its claim, is charged by the
-    /// number of workers that ended, whatever the time.
+    /// A process has ended: notes its tasks that had time left. A task that had not begun, by its claim, is not noted:
+    /// it is charged by the number of workers that ended with it, not by time.
     pub(in super::super) fn note_tasks_in_time(
         &mut self,
         process: &SimulatedProcess,
@@ -55,7 +56,7 @@ impl World {
 }
 
 impl Viewed {
-    /// Whether it could run for less than its timeout.
+    /// Whether less than its timeout has passed since it could run.
     fn has_time_left(&self, now: Instant) -> bool {
         match self.could_run_since.zip(self.timeout) {
             Some((since, timeout)) => now < since + timeout,
@@ -63,13 +64,13 @@ impl Viewed {
         }
     }
 
-    /// Why its process must not be killed yet because of what its claim says, if it must not.
+    /// The reason why its process must not be killed yet, by what its claim says. `None`: the process may be killed.
     pub(in super::super) fn must_stay(&self, claimed: Claimed, now: Instant) -> Option<String> {
         let since = self.could_run_since.unwrap_or(now);
         let waited = now.saturating_duration_since(since);
         let least = match claimed {
             Claimed::NotBegun => SHORTEST_UNBEGUN,
-            // Also where it has no time left: the claim may say that it began that late.
+            // Also after the timeout of the call: its claim may say that the task began late.
             Claimed::RunsFor(_) | Claimed::Ended { .. } => MAX_POSTPONEMENT,
         };
         (waited < least).then(|| {
