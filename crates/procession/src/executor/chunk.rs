@@ -211,7 +211,7 @@ impl<O> Results<O> {
     ///
     /// # Errors
     ///
-    /// The next result, which cannot be waited for here.
+    /// The error that takes the place of the next result: a wait for it on this thread would not end.
     pub(crate) fn wait_for_next(
         &mut self,
         executor: impl FnOnce() -> Option<Canceller>,
@@ -237,7 +237,8 @@ impl<O> Results<O> {
     /// The next result, which is there.
     #[inline]
     pub(crate) fn take_ready(&mut self) -> Result<O, TaskError> {
-        // Each arm makes the result in its place: `map_err` would copy it, with the room of an error.
+        // Each arm writes the result where it is returned. `map_err` would copy it first, and a result is as long as the
+        // longest error.
         match self.ready.next() {
             Some(Slot::Ready(Ok(output))) => Ok(output),
             Some(Slot::Ready(Err(error))) => Err(*error),

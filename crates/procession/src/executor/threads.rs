@@ -1,7 +1,7 @@
 //! [`ThreadPool`]: runs tasks on threads of this process.
 //!
 //! One lock guards the queue (`threads/queue.rs`). A thread is started when a task is submitted and no
-//! thread is idle, or when a thread takes something else than what it came for, up to the size of the pool.
+//! thread is idle, or when a thread takes something other than what it was woken for, up to the size of the pool.
 //! The order of the queue is the order of submission, and a task can be cancelled by its id.
 //!
 //! Short tasks of `map` come in chunks. A thread that has no task takes part of a chunk that another

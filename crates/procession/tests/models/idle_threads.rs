@@ -1,4 +1,4 @@
-//! Threads of a pool that have no task are woken for each task that is added.
+//! For each task that is added, a thread of the pool that has no task is woken, or comes already.
 
 use std::sync::Arc;
 
@@ -9,11 +9,11 @@ use shuttle::thread;
 use super::explore;
 use super::idle::IdleThreads;
 
-/// What matters of the queue of a pool.
+/// The part of the queue of a pool on which wake-ups depend.
 #[derive(Default)]
 struct Queue {
     pending: usize,
-    /// Parts of chunks, which threads take before what is pending, or after it.
+    /// Parts of chunks. Threads take them before pending tasks or, with `pending_first`, after them.
     parts: usize,
     pending_first: bool,
     done: usize,
@@ -80,7 +80,7 @@ impl Pool {
             if *first > 0 {
                 *first -= 1;
                 self.pass_on(&mut queue);
-                // It takes longer than the others.
+                // This one ends only after another one.
                 while queue.done == 0 {
                     queue = self.has_done.wait(queue).expect("no panic");
                 }
@@ -140,7 +140,7 @@ impl Pool {
     }
 }
 
-/// The number of tasks of each caller. After them all are waited for, before more are added.
+/// `tasks`: how many tasks each caller adds in each round. A round ends when all of its tasks are done.
 fn all_tasks_are_run(threads: usize, callers: usize, tasks: &'static [usize]) {
     explore(move || {
         let pool = Arc::new(Pool::default());
@@ -154,7 +154,7 @@ fn all_tasks_are_run(threads: usize, callers: usize, tasks: &'static [usize]) {
             let adding: Vec<_> = (0..callers * number).map(|_| spawn(Pool::add)).collect();
             adding.into_iter().for_each(|caller| caller.join().expect("no panic"));
             added += callers * number;
-            // Nothing but the tasks has woken the threads. If one was forgotten, this is a deadlock.
+            // Only added tasks wake threads. If a task was forgotten, this is a deadlock.
             let mut queue = pool.lock();
             while queue.done < added {
                 queue = pool.has_done.wait(queue).expect("no panic");
@@ -175,7 +175,8 @@ fn several_threads_run_all_tasks() {
     all_tasks_are_run(3, 2, &[1, 3, 2]);
 }
 
-/// What threads take second does not wait behind what they take first, of which there is one thing less than threads.
+/// Threads take two kinds of work, one kind first. Of that kind there is one piece less than there are threads, and
+/// each piece ends only after one of the other kind: that must not wait for it.
 fn no_task_waits_while_a_thread_is_idle(pending_first: bool, callers: [fn(&Pool); 3]) {
     explore(move || {
         let queue = Queue { pending_first, ..Queue::default() };

@@ -1,6 +1,6 @@
 //! Models of event counts, rings and claims: the code of the library, compiled with the atomics,
 //! memory and sleep of `sync.rs`, under a scheduler that explores orders of their steps. The model of the idle
-//! threads of a `ThreadPool` has its decisions from the library, and the rest of its queue in short.
+//! threads of a `ThreadPool` uses the library's decisions which thread to wake, with a simpler queue.
 //!
 //! | in the model | |
 //! |---|---|

@@ -1,6 +1,6 @@
-//! The steps of the filter. Behind the checks of the processor they are a tree of comparisons, whose leaves are the rules
-//! for ranges of numbers: the kernel runs a new filter once for each call that there is, to remember which are allowed in
-//! any case. A list of comparisons takes it 0.3 ms, the tree a tenth of that.
+//! The steps of the filter. After the check of the processor they are a tree of comparisons, whose leaves are the rules
+//! for ranges of call numbers. The reason: the kernel runs a new filter once for each number, to remember which calls
+//! are allowed with any arguments. It takes in a filter with a list of comparisons in 0.32 ms, one with a tree in 0.15 ms.
 
 use std::collections::BTreeMap;
 
@@ -18,7 +18,7 @@ const NUMBER: u32 = 0;
 const ARCH: u32 = 4;
 const ARGUMENTS: u32 = 16;
 
-/// Numbers from here on are those of x32.
+/// The calls of the x32 ABI have this number and higher ones.
 const X32: u32 = 0x4000_0000;
 
 const LOAD: u16 = (libc::BPF_LD | libc::BPF_W | libc::BPF_ABS) as u16;
@@ -32,12 +32,12 @@ fn step(code: u16, k: u32) -> sock_filter {
     sock_filter { code, jt: 0, jf: 0, k }
 }
 
-/// Goes on with the next step if the condition holds, else `otherwise` steps further.
+/// Goes on with the next step if the condition holds; else skips `otherwise` steps.
 fn jump(code: u16, k: u32, otherwise: u8) -> sock_filter {
     sock_filter { code, jt: 0, jf: otherwise, k }
 }
 
-/// The filter with these verdicts by the number of the call, and with that on all others.
+/// The filter with these rules by the number of the call. Calls with other numbers get the verdict `others`.
 pub(super) fn of(verdicts: &BTreeMap<u32, CallRule>, others: u32) -> Vec<sock_filter> {
     let mut program = vec![
         step(LOAD, ARCH),
@@ -55,10 +55,10 @@ struct Leaf {
     steps: Vec<sock_filter>,
 }
 
-/// By their numbers, the first from 0 and the last from [`X32`].
+/// The leaves in the order of their numbers. The first begins at 0, the last at [`X32`].
 fn leaves(verdicts: &BTreeMap<u32, CallRule>, others: u32) -> Vec<Leaf> {
     let mut leaves: Vec<(Leaf, Option<u32>)> = Vec::new();
-    // A verdict that holds in any case goes on in the leaf before, if that has the same.
+    // A rule with one verdict for all arguments belongs to the leaf before it, if that leaf has the same verdict.
     let mut add = |from: u32, rule: &CallRule| {
         let always = if let CallRule::Always(verdict) = rule { Some(*verdict) } else { None };
         if always.is_none() || leaves.last().is_none_or(|(_, before)| *before != always) {
@@ -78,7 +78,8 @@ fn leaves(verdicts: &BTreeMap<u32, CallRule>, others: u32) -> Vec<Leaf> {
     leaves.into_iter().map(|(leaf, _)| leaf).collect()
 }
 
-/// Half of the leaves at a time. The steps of a leaf end with a verdict, so none goes on in the next.
+/// Compares the number with that of the middle leaf, then goes on in one half of the leaves. The steps of a leaf end
+/// with a verdict, so they never run into the next leaf.
 fn tree(leaves: &[Leaf]) -> Vec<sock_filter> {
     if let [leaf] = leaves {
         return leaf.steps.clone();
@@ -88,7 +89,7 @@ fn tree(leaves: &[Leaf]) -> Vec<sock_filter> {
     let over = u32::try_from(below.len()).expect("a filter has few steps");
     let mut steps = match u8::try_from(over) {
         Ok(jt) => vec![sock_filter { code: IF_AT_LEAST, jt, jf: 0, k: first }],
-        // Farther than a comparison reaches.
+        // A comparison can skip 255 steps at most.
         Err(_) => vec![jump(IF_AT_LEAST, first, 1), step(GO_ON, over)],
     };
     steps.extend(below);
@@ -115,7 +116,7 @@ fn block(verdict: &CallRule) -> Vec<sock_filter> {
             let halves: Vec<u32> = arguments.iter().flat_map(halves).collect();
             let mut block = Vec::new();
             for (done, half) in halves.iter().enumerate() {
-                // To the last step, which refuses.
+                // A jump to the last step, which refuses the call.
                 let rest = 2 * (halves.len() - done) - 1;
                 let rest = u8::try_from(rest).expect("a block has few steps");
                 block.extend([step(LOAD, *half), jump(IF_EQUAL, 0, rest)]);
@@ -157,7 +158,7 @@ fn halves(argument: &CallArgument) -> Vec<u32> {
     }
 }
 
-/// The processors of the list have the lower half first.
+/// The lower half comes first on all processors that have a list of calls.
 fn lower_half(argument: u32) -> u32 {
     ARGUMENTS + 8 * argument
 }

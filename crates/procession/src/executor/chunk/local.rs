@@ -78,9 +78,9 @@ struct TypedChunk<T: Task> {
 
 /// Tasks that have not begun.
 struct NotBegun<T> {
-    /// The tasks of the whole chunk. `None`: it has begun.
+    /// The tasks of the whole chunk. `None`: the task has begun.
     tasks: Vec<Option<T>>,
-    /// What has not begun of each part.
+    /// Of each part, the indices of the tasks that have not begun.
     parts: Vec<Range<usize>>,
 }
 
@@ -92,7 +92,7 @@ impl<T> NotBegun<T> {
     }
 }
 
-/// Takes the first of these tasks out, this many of those that are left.
+/// Takes the first tasks out of `rest`: `number` says how many of those that are left.
 fn take_first(rest: &mut Range<usize>, number: fn(usize) -> usize) -> Option<Range<usize>> {
     let first = rest.start..rest.start + number(rest.len());
     rest.start = first.end;
@@ -100,7 +100,7 @@ fn take_first(rest: &mut Range<usize>, number: fn(usize) -> usize) -> Option<Ran
 }
 
 impl<T: Task> TypedChunk<T> {
-    /// Moves the first of the tasks that have not begun, this many of those that are left.
+    /// Moves the first tasks that have not begun into a new part: `number` says how many of those that are left.
     fn part(&self, number: fn(usize) -> usize) -> Option<Arc<dyn LocalChunk>> {
         let mut inner = self.state.lock();
         let NotBegun { parts, .. } = &mut inner.rest;

@@ -115,7 +115,7 @@ impl<O, R: ?Sized> PendingResults<O, R> {
     /// Stores a result that is pending.
     #[inline]
     pub(super) fn store(&mut self, item: usize, result: Result<O, Box<TaskError>>) {
-        // Seen once more, so that no code is made that drops what was in the slot.
+        // The slot is checked again, so that the compiler makes no code that drops what was in it.
         match &mut self.slots[item] {
             slot @ Slot::Pending => *slot = Slot::Ready(result),
             Slot::Ready(_) | Slot::Taken => unreachable!("the caller has seen that it is pending"),
@@ -126,7 +126,8 @@ impl<O, R: ?Sized> PendingResults<O, R> {
         }
     }
 
-    /// Whom to tell of what was stored since nothing or `had_arrived` was there for the watcher.
+    /// Whom to tell of the results that were just stored. `had_arrived`: there were results for the watcher before, so
+    /// it was told already.
     #[inline]
     pub(super) fn announcement(&mut self, had_arrived: bool) -> Option<Announcement> {
         let is_enough = match self.awaited {

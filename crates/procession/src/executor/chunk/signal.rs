@@ -3,8 +3,8 @@
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-/// Wakes one thread. It has a lock of its own, since a [`Condvar`] takes no lock of a value whose type is
-/// erased, as what is kept with the results is.
+/// Wakes one thread. It has a lock of its own: a [`Condvar`] cannot wait with the lock of the results, which guards a
+/// value of no known size ([`ResultsCore`](super::results_core::ResultsCore)).
 #[derive(Default)]
 pub(super) struct ConsumerSignal {
     is_set: Mutex<bool>,

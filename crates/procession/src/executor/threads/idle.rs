@@ -1,20 +1,19 @@
 //! [`IdleThreads`]: the threads of a pool that have no task, so that each is woken once.
 //!
-//! A wake-up is a system call, and it takes the woken thread longer to begin than a caller to submit many
-//! more short tasks. So a thread that was woken is not woken again before it is there.
+//! A wake-up is a system call, and a caller can submit many more short tasks before the woken thread begins. So a
+//! thread that was woken is not woken again before it has the lock.
 
 /// Guarded by the lock of the queue.
 ///
-/// A thread that sleeps [is back](Self::is_back) when it has the lock again, whatever woke it. Those that sleep
-/// and that nothing has woken are never more than `number - woken`, so one that is needed is never taken for
-/// woken.
+/// A thread that sleeps [is back](Self::is_back) when it has the lock again, whatever woke it. At most `number - woken`
+/// threads sleep and were not woken. So no thread that still sleeps is counted as woken.
 #[derive(Debug, Default)]
 pub(super) struct IdleThreads {
     /// Number of threads that have no task: those that sleep, and one that may spin.
     pub(super) number: usize,
     /// One of them spins, and takes the next task without being woken.
     pub(super) is_spinning: bool,
-    /// Number of those that were woken and are not back.
+    /// Number of threads that were woken and are not back.
     woken: usize,
 }
 
@@ -34,7 +33,7 @@ impl IdleThreads {
         tasks > self.coming() && self.must_wake_one_more()
     }
 
-    /// Whether the caller has to wake a thread so that one more comes. False: all of them come.
+    /// Whether the caller has to wake a thread so that one more comes. False: all idle threads come already.
     pub(super) fn must_wake_one_more(&mut self) -> bool {
         let must = self.has_asleep();
         self.woken += usize::from(must);

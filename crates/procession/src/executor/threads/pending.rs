@@ -1,4 +1,4 @@
-//! [`PendingEntries`]: what has not begun, in the order of submission, and each also by its id.
+//! [`PendingEntries`]: the tasks and chunks that have not begun, in the order of submission, and found by their ids.
 
 use std::collections::VecDeque;
 
@@ -8,13 +8,13 @@ use crate::task::TaskId;
 /// Entries in the order of their ids, which is that of submission: a new one is nearly always the last.
 #[derive(Debug, Default)]
 pub(super) struct PendingEntries {
-    /// `None`: it was taken out of the middle. The first and the last are there.
+    /// `None`: the entry was taken out of the middle. The first and the last entry are there.
     entries: VecDeque<(TaskId, Option<Entry>)>,
     /// Number of entries that are there.
     len: usize,
 }
 
-/// Room that is kept when there are no entries.
+/// The number of entries whose memory is kept when there are none.
 const KEPT: usize = 1024;
 
 impl PendingEntries {
@@ -25,7 +25,7 @@ impl PendingEntries {
     pub(super) fn insert(&mut self, id: TaskId, entry: Entry) {
         self.len += 1;
         match self.entries.back() {
-            // Another thread took its id later and the lock before.
+            // Another thread has taken a later id, and the lock before this thread.
             Some((last, _)) if *last > id => {
                 let index = self.entries.partition_point(|(other, _)| *other < id);
                 self.entries.insert(index, (id, Some(entry)));
@@ -61,7 +61,7 @@ impl PendingEntries {
         self.entries.binary_search_by_key(&id, |(other, _)| *other).ok()
     }
 
-    /// Forgets those that were taken out of the middle, at the ends at once, else when they are most.
+    /// Removes the places of entries that were taken out: at both ends at once, in the middle when they are most.
     fn trim(&mut self) {
         while self.entries.front().is_some_and(|(_, entry)| entry.is_none()) {
             self.entries.pop_front();

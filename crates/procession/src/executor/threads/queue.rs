@@ -34,14 +34,14 @@ pub(super) struct JobQueue {
     pub(super) stack: Option<usize>,
     /// The error of the last failed start of a thread.
     pub(super) refused: Option<io::Error>,
-    /// Those that wait for `changed`, and one that may spin.
+    /// The threads that wait for `changed`, and one that may spin.
     pub(super) idle: IdleThreads,
     pub(super) is_shut_down: bool,
     pub(super) threads: Vec<JoinHandle<()>>,
     /// Number of threads that were started for the size of the pool. Those that run awaited tasks alone are
     /// not counted.
     pub(super) started: usize,
-    /// Number of those that have not begun to look for tasks.
+    /// Number of these threads that have not begun to look for tasks.
     pub(super) starting: usize,
     /// Number of threads that run tasks or wait for one. A thread that finds no task and ends is subtracted
     /// before it releases the lock: a task that is added later starts another one.
@@ -187,7 +187,7 @@ impl JobQueue {
         pending.chain(parts.map(Entry::Chunk)).collect()
     }
 
-    /// Whether a thread that takes nothing else has to be woken, when another one has taken something.
+    /// Whether the caller, which has just taken something, has to wake another thread for what is left.
     pub(super) fn must_wake_for_rest(&mut self) -> bool {
         if !self.idle.has_asleep() {
             return false;
@@ -196,7 +196,7 @@ impl JobQueue {
         self.idle.must_wake_for(self.pending.len() + parts)
     }
 
-    /// Whether there are more tasks than threads without one, and there may be another thread.
+    /// Whether there are more tasks than threads without a task, and the pool may have one more thread.
     pub(super) fn is_short_of_threads(&self, size: usize) -> bool {
         // All pending tasks count, because a thread that was woken and has not taken its task still counts as idle.
         let threads = self.idle.number + self.starting;

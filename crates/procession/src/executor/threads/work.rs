@@ -155,7 +155,7 @@ impl ThreadPoolInner {
         }
     }
 
-    /// Wakes a thread for the pending tasks, if fewer come for them.
+    /// Wakes a thread if fewer threads come than tasks are pending.
     pub(super) fn wake_for_pending(&self, mut queue: MutexGuard<'_, JobQueue>) {
         let must_wake = queue.must_wake();
         drop(queue);
