@@ -27,7 +27,8 @@ pub(super) fn watch() -> io::Result<()> {
 fn stop_workers_with_this_process() -> io::Result<()> {
     note_from_now(SIGTSTP);
     let mut signals = Signals::new([SIGTSTP])?;
-    // One that came before it could be delivered is sent again. Both are one, since none has been taken yet.
+    // A signal that came before the handler was there is sent again. If the handler got it, too, both count as one:
+    // none was taken yet.
     if was_noted(SIGTSTP) {
         raise(SIGTSTP)?;
     }

@@ -1,7 +1,7 @@
 //! The lines of all files of a run, merged by time. One line of each file is in memory at a time.
 //!
-//! While the run goes on, the files are read one after the other, and lines are written meanwhile: the latest lines of one
-//! file may come before earlier ones of another. [`Merge::refresh_in_order`] holds such lines back.
+//! While the run goes on, the files are read one after the other, and lines are written meanwhile. So the latest line
+//! of one file may be read before an earlier line of another. [`Merge::refresh_in_order`] holds such a late line back.
 //!
 //! ```text
 //!   coordinator-4711.jsonl ─► tail ─┐
@@ -46,7 +46,7 @@ pub struct Merge {
     ready: BinaryHeap<Reverse<(Timestamp, usize, u64)>>,
     /// The number of refreshes.
     refreshes: u64,
-    /// Later lines wait for the next refresh.
+    /// Lines with a later time wait for the next refresh.
     written_until: Timestamp,
     /// The tails that had no further line when they were read last.
     idle: Vec<usize>,
@@ -105,10 +105,11 @@ impl Merge {
         self.read_on(is_over)
     }
 
-    /// The same. A line that is later than the begin of this call is returned after the next one, for lines with an earlier
-    /// time that are in other files by then.
+    /// As [`refresh`](Self::refresh), but [`next`](Self::next) keeps the order of the times also while lines are
+    /// written: a line with a time after the begin of this call is returned only after the next call. That call finds
+    /// the earlier lines of other files.
     pub fn refresh_in_order(&mut self, is_over: bool) -> io::Result<()> {
-        /// A process writes a line a little after the time that is in it.
+        /// A process may write a line this long after the time in the line.
         const WRITING: Duration = Duration::from_millis(50);
         let now = Timestamp::now();
         self.written_until =
@@ -175,7 +176,7 @@ impl Merge {
             self.advance(last);
         }
         let &Reverse((at, index, read_by)) = self.ready.peek()?;
-        // The clock of another host may be ahead: its lines wait for one refresh, too, and not for their time.
+        // The clock of another host may be ahead. Its lines, too, wait for one refresh only, not until their time.
         if at > self.written_until && read_by == self.refreshes {
             return None;
         }

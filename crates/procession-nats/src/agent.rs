@@ -144,7 +144,7 @@ impl Agent {
             let (shared, first) = (Arc::clone(&self.shared), Arc::clone(&first));
             runtime.spawn(async move {
                 let Ok(mut signals) = signal(kind) else { return };
-                // One that came before it could be delivered.
+                // A signal that came before this handler was there.
                 if signals::was_noted(kind.as_raw_value()) {
                     shared.end_by_signal(&first);
                 }

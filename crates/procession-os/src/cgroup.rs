@@ -124,8 +124,9 @@ impl Group {
         fs::write(self.path.join(file), value)
     }
 
-    /// Kills all processes in it, waits until they have ended, and removes it; if one does not end in this time, it
-    /// stays. Returns whether the kernel has killed processes of it because it had more memory than its bound.
+    /// Kills all processes in the group, waits until they have ended, and removes the group. If a process does not end
+    /// within `longest`, the group stays. Returns whether the kernel has killed processes of the group because it had
+    /// more memory than its bound.
     pub fn end(mut self, longest: Duration) -> bool {
         let is_bounded = self.bounds.memory.is_some();
         // The usual case: a group that is empty can be removed at once, and the kernel refuses it for any other.

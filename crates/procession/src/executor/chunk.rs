@@ -237,8 +237,8 @@ impl<O> Results<O> {
     /// The next result, which is there.
     #[inline]
     pub(crate) fn take_ready(&mut self) -> Result<O, TaskError> {
-        // Each arm writes the result where it is returned. `map_err` would copy it first, and a result is as long as the
-        // longest error.
+        // Each arm writes the result where it is returned. `map_err` would copy it first, and a result is as long as
+        // the longest error.
         match self.ready.next() {
             Some(Slot::Ready(Ok(output))) => Ok(output),
             Some(Slot::Ready(Err(error))) => Err(*error),

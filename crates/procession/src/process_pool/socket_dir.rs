@@ -1,9 +1,9 @@
-//! The directory in which workers make the sockets for their lifelines: the temporary directory of the
-//! crate `tempfile`.
+//! Where pools make their directories for the sockets of lifelines (`start_dir.rs`): in the temporary directory of the
+//! crate `tempfile`, or in another one if that is not usable or was removed. A [`PrivateDir`] takes its place.
 //!
 //! The path of a socket is limited to about 100 bytes, and the channel library truncates longer ones
-//! without an error. A coordinator that is killed leaves the directory of its pool behind (`start_dir.rs`), which the
-//! next one removes (`locked_dir.rs`).
+//! without an error. A coordinator that is killed leaves the directory of its pool behind; the next one removes it
+//! ([`sweep`]).
 
 use std::collections::BTreeSet;
 use std::os::unix::net::UnixListener;
@@ -55,13 +55,13 @@ pub(super) fn elsewhere(error: io::Error) -> io::Result<LockedDir> {
     others().find_map(|base| LockedDir::create_in(&base, PURPOSE).ok()).ok_or(error)
 }
 
-/// The usable ones of all directories but that of this program.
+/// The directories in which sockets can be made, without a [`PrivateDir`] of this program.
 fn others() -> impl Iterator<Item = PathBuf> {
     candidates().filter(|dir| usable_for_sockets(dir).is_ok())
 }
 
-/// Removes what killed programs of this user have left, wherever they could have a directory: theirs may have been in
-/// memory, or in place of one that was removed.
+/// Removes what killed programs of this user have left, in each place where they could make a directory: theirs may be
+/// in memory, or replace one that was removed.
 pub(super) fn sweep() {
     let all = [tempfile::env::temp_dir()].into_iter().chain(candidates());
     for base in all.filter(|base| base.is_absolute()).collect::<BTreeSet<_>>() {
@@ -72,7 +72,7 @@ pub(super) fn sweep() {
 /// The directory for files in memory that all users may write to.
 #[cfg(target_os = "linux")]
 fn in_memory() -> Option<PathBuf> {
-    /// What the kernel says of a file system of this type.
+    /// The number by which `statfs` names this type of file system.
     const TMPFS: u64 = 0x0102_1994;
     let dir = Path::new("/dev/shm");
     let is_in_memory = rustix::fs::statfs(dir).is_ok_and(|it| it.f_type as u64 == TMPFS);
@@ -139,8 +139,9 @@ impl PrivateDir {
         Self::create_in_first(None)
     }
 
-    /// The same in `/dev/shm`, where this is a file system in memory (Linux) and the variable `TMPDIR` is not set. On a
-    /// disk, to make and to remove the few directories of a pool may take longer than the start of a worker.
+    /// As [`create`](PrivateDir::create), but in `/dev/shm`, if that is a file system in memory (Linux) and the
+    /// variable `TMPDIR` is not set. On a disk, to make and to remove the few directories of a pool may take longer
+    /// than the start of a worker.
     ///
     /// Only for programs that make no other files by `tempfile`: they would take memory, and systemd removes what a user
     /// has in `/dev/shm` when the user logs out, also from programs that go on (`RemoveIPC=`). Pools make another
@@ -161,7 +162,7 @@ impl PrivateDir {
         Self::create_in_first(in_memory)
     }
 
-    /// In this directory, or else in the first of the others that is usable.
+    /// Makes it in this directory, or else in the first of the candidates that is usable.
     fn create_in_first(preferred: Option<PathBuf>) -> io::Result<Self> {
         let mut refusal = io::Error::other("no temporary directory is usable for sockets");
         for base in preferred.into_iter().chain(candidates()) {

@@ -69,10 +69,10 @@ pub(super) fn start(pool: &Arc<PoolInner>, handle: &Arc<WorkerHandle>) -> Result
     Ok(())
 }
 
-/// Whether this process has removed what killed programs have left: their directories, and their control groups.
+/// Whether this process has begun to remove what killed programs have left: their directories; their control groups.
 static HAS_SWEPT: [AtomicBool; 2] = [AtomicBool::new(false), AtomicBool::new(false)];
 
-/// Orders that it is removed, once in a process. A worker is ready: no start is delayed by that.
+/// Orders the [`sweep`], once in a process. Called when a worker is ready, so the sweep delays no start.
 pub(super) fn order_sweep(pool: &PoolInner) {
     let [dirs, groups] = HAS_SWEPT.each_ref().map(|it| it.load(Ordering::Relaxed));
     if !dirs || !groups && pool.setup.control_groups.are_there() {
@@ -80,8 +80,8 @@ pub(super) fn order_sweep(pool: &PoolInner) {
     }
 }
 
-/// Removes it, on a thread of its own, since it may take long and no deadline may be missed. If the thread cannot be
-/// started, the next program removes it.
+/// Removes what killed programs have left, on a thread of its own, since that may take long and the supervisor must not
+/// miss a deadline. If the thread cannot be started, the next program removes it.
 pub(super) fn sweep(pool: &Arc<PoolInner>) {
     let [dirs, groups] = &HAS_SWEPT;
     let sweeps_dirs = !dirs.swap(true, Ordering::Relaxed);

@@ -1,6 +1,6 @@
 //! The steps of the filter. After the check of the processor they are a tree of comparisons, whose leaves are the rules
 //! for ranges of call numbers. The reason: the kernel runs a new filter once for each number, to remember which calls
-//! are allowed with any arguments. It takes in a filter with a list of comparisons in 0.32 ms, one with a tree in 0.15 ms.
+//! are allowed with any arguments. It needs 0.32 ms for a filter with a list of comparisons, 0.15 ms for a tree.
 
 use std::collections::BTreeMap;
 

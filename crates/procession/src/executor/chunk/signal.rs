@@ -16,7 +16,8 @@ impl ConsumerSignal {
         self.is_set.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Forgets an earlier [`set`](Self::set). Called before the consumer says what it waits for.
+    /// Forgets an earlier [`set`](Self::set). Called under the lock of the results, when the consumer says there what
+    /// it waits for.
     pub(super) fn reset(&self) {
         *self.lock() = false;
     }

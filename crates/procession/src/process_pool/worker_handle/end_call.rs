@@ -30,7 +30,8 @@ enum FirstLook {
 }
 
 impl FirstLook {
-    /// `progress` is what the claim says; `None` if the call has none yet. Without `allowed`, the call is cancelled.
+    /// `progress` is what the claim says; `None` if the call has no claim yet. `allowed` is the time that its task may
+    /// run; `None` if the call was cancelled.
     fn at(progress: Option<Progress>, allowed: Option<Duration>) -> Self {
         match progress {
             None | Some(Progress { begun: 0, .. }) => Self::NotBegun,
