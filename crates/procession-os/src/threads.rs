@@ -83,7 +83,7 @@ impl ThreadSpec {
         self.start_unchecked(body)
     }
 
-    /// An error if a limit of memory would leave too little for all that is not its stack.
+    /// An error if a limit of memory leaves too little for the stack of the thread and [`LEFT_FOR_THE_REST`].
     fn check_room(&self) -> io::Result<()> {
         match memory::has_room(self.stack_bytes().saturating_add(LEFT_FOR_THE_REST)) {
             true => Ok(()),

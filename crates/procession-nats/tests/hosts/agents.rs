@@ -82,7 +82,7 @@ fn with_retries_nothing_is_lost_with_a_host_that_is_killed_in_mid_run() {
     assert_begun_again(&place, &cluster, results, SHORT.slots);
 }
 
-/// All tasks have results, and no more than a host has slots began twice.
+/// All tasks have results. At most `slots` tasks began twice: as many as a host runs at a time.
 #[track_caller]
 pub(crate) fn assert_begun_again(
     place: &Place,
@@ -105,7 +105,7 @@ fn without_retries_only_what_a_killed_host_had_begun_is_affected() {
     assert_lost_once(&place, &cluster, results, SHORT.slots);
 }
 
-/// No more tasks than the host `doomed` has slots are lost, and no task began twice.
+/// At most `slots` tasks are lost, as many as the host `doomed` runs at a time. No task began twice.
 #[track_caller]
 pub(crate) fn assert_lost_once(
     place: &Place,

@@ -52,7 +52,7 @@ fn warm_up(place: &Place, cluster: &Cluster) {
     });
 }
 
-/// This number of tasks that keep their slots until the gate is opened.
+/// Submits tasks that keep their slots until the gate is opened.
 fn run_long(place: &Place, cluster: &Cluster, gate: &Gate, tasks: u64) -> Vec<Future<u64>> {
     let long = |n| cluster.submit(gated(place.path("long"), gate.path(), n));
     (0..tasks).map(long).collect()

@@ -154,7 +154,7 @@ impl<E: Engine + ?Sized, I: Iterator<Item: Task>> Iterator for Map<'_, E, I> {
         }
     }
 
-    /// Without a copy of each result, which has room for an error.
+    /// Passes each result to `f` without a copy: a result is as long as the longest error.
     fn fold<B, F: FnMut(B, Self::Item) -> B>(mut self, init: B, mut f: F) -> B {
         let mut folded = init;
         while let Some(result) = self.next() {

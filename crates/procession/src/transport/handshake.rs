@@ -251,7 +251,7 @@ impl HandshakeMessage {
         Self::receive_while(from, || true)
     }
 
-    /// The same. Once a second it asks `may_wait`, and gives `None` if that says no.
+    /// As [`receive`](Self::receive), but calls `may_wait` once a second, and returns `None` if that is false.
     pub(crate) fn receive_while(
         from: &Socket,
         may_wait: impl Fn() -> bool,

@@ -218,7 +218,7 @@ impl Drop for OnDrop {
     }
 }
 
-/// Waits at a gate, and returns what submits a task in its drop and counts those that ran.
+/// Waits at a gate. Its output submits a task when it is dropped, and counts the tasks that ran.
 #[derive(Serialize, Deserialize)]
 struct SubmitsInDrop {
     gate: std::path::PathBuf,
@@ -262,8 +262,8 @@ fn results_of_a_dropped_map_may_use_the_pool_in_their_drop() {
     }
 }
 
-/// A pool of one thread, which has a function for lines no more: the thread has the last reference to it, and drops it
-/// when it begins the next task, which this starts.
+/// Replaces the function for lines of a pool of one thread, which has `before`. The thread then has the last reference
+/// to the old function, and drops it when it begins the next task. This function submits that task.
 fn with_new_function_for_lines(
     before: OnDrop,
     in_chunk: bool,

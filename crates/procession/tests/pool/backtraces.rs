@@ -202,7 +202,7 @@ fn tells(death: &Death, signal: Signal, calls: &str) {
     assert!(text.contains(&format!(", in {calls}")), "{text}\n{:?}", death.backtrace);
 }
 
-/// The calls behind those of C. Optimized code jumps from the first of them to the library, and so has no frame of it.
+/// The functions of Rust that called C. Optimized code jumps from the innermost one to C, so that one has no frame.
 fn called_by_rust() -> &'static str {
     match cfg!(debug_assertions) {
         true => " <- example_c_library::decode <- pool::backtraces::Decode",

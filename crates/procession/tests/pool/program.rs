@@ -54,7 +54,7 @@ fn works() {
     println!("it works");
 }
 
-/// While it has a pool, and before it makes another.
+/// The directory of the program is removed while the program has a pool, and before it makes another one.
 fn loses_its_directory() {
     let _private = procession::PrivateDir::create().expect("a directory");
     let pool = tasks::pool(1);

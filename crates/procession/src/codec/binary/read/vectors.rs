@@ -1,8 +1,8 @@
 //! Vectors of numbers that are read at once.
 //!
-//! serde reads the elements of a `Vec` one by one, and grows it as they come. What its visitor makes of numbers of
-//! their own kind is known: a vector with these bytes. Each other visitor reads the numbers itself, also one that makes a
-//! vector, as it may do anything with them.
+//! serde reads the elements of a `Vec` one by one, and the vector grows as they come. From numbers of its own kind the
+//! visitor of a `Vec` always makes a vector with the same bytes, so these are copied instead. Each other visitor reads
+//! the numbers one by one: it may do anything with them, also if it makes a vector.
 
 use std::any::TypeId;
 use std::fmt;
@@ -44,10 +44,10 @@ where
     if visitor == type_id_of::<V>() { vec_of::<T, V::Value>(bytes) } else { None }
 }
 
-/// Finds out which visitor a sequence is given to. It has no value.
+/// A deserializer without a value, which finds out the type of the visitor that is to read a sequence.
 struct VisitorProbe;
 
-/// The visitor, if it was one for sequences.
+/// The type of the visitor, if it was to read a sequence.
 #[derive(Debug)]
 struct FoundVisitor(Option<TypeId>);
 

@@ -140,8 +140,8 @@ fn make_room(out: &mut Vec<u8>, bytes: usize) {
     }
 }
 
-/// The kind of numbers, their number, and their bytes, if this is a `Vec` or a slice of numbers of one kind. An empty one
-/// has no kind.
+/// The kind, the count and the bytes of the numbers, if this is a `Vec` or a slice of numbers of one kind. `None` if it
+/// is empty: then no kind is written.
 #[inline]
 pub(super) fn at_once<S>(sequence: &S) -> Option<(u8, usize, &[u8])> {
     macro_rules! first_of {
@@ -152,7 +152,7 @@ pub(super) fn at_once<S>(sequence: &S) -> Option<(u8, usize, &[u8])> {
             })*
         };
     }
-    // They are written in this order.
+    // The encoding has the bytes of a number in this order.
     if cfg!(target_endian = "little") {
         first_of!(U8 u8; U16 u16; U32 u32; U64 u64; I8 i8; I16 i16; I32 i32; I64 i64; F32 f32; F64 f64;);
     }
