@@ -174,8 +174,9 @@ fn a_temporary_directory_that_is_missing_is_no_matter() {
 fn the_directory_of_the_sockets_is_in_memory_unless_tmpdir_names_another() {
     let place = Sandbox::new();
     let types = std::fs::read_to_string("/proc/self/mounts").unwrap();
-    if !types.lines().any(|mount| mount.split(' ').skip(1).take(2).eq(["/dev/shm", "tmpfs"])) {
-        return skipped("/dev/shm is not in memory here");
+    let is_memory = |mount: &str| mount.split(' ').skip(1).take(2).eq(["/dev/shm", "tmpfs"]);
+    if !types.lines().any(is_memory) || tempfile::tempfile_in("/dev/shm").is_err() {
+        return skipped("/dev/shm is not in memory here, or read-only");
     }
     std::fs::create_dir(place.path("tmp")).unwrap();
     let named = place.path("tmp").display().to_string();
@@ -196,4 +197,23 @@ fn the_directory_of_the_sockets_is_in_memory_unless_tmpdir_names_another() {
         run.wait().expect(130);
         assert!(!dir.exists(), "{}", dir.display());
     }
+}
+
+#[test]
+fn workers_start_though_the_temporary_directory_has_no_room_for_another_file() {
+    let place = Sandbox::new();
+    std::fs::create_dir(place.path("tmp")).unwrap();
+    let (tmp, coordinator) = (place.path("tmp"), assert_cmd::cargo::cargo_bin!("coordinator"));
+    // Room for itself, the directory of the program and that of its pool.
+    let mount = format!("mount -t tmpfs -o nr_inodes=3 none '{}'", tmp.display());
+    let run = |script: &str| {
+        let options = ["--user", "--map-root-user", "--mount", "sh", "-c", script];
+        let mut command = place.command("unshare".as_ref(), &options);
+        RunningProgram::start(command.env("TMPDIR", &tmp)).wait()
+    };
+    if run(&mount).status.code() != Some(0) {
+        return skipped("no file system can be mounted here");
+    }
+    let program = coordinator.display();
+    run(&format!("{mount} && exec '{program}' br us -s LOCAL -w 2")).expect(0);
 }

@@ -46,13 +46,8 @@ fn fallbacks() -> impl Iterator<Item = PathBuf> {
 }
 
 /// All candidates, the temporary directory of the system first.
-fn candidates() -> impl Iterator<Item = PathBuf> {
+pub(super) fn candidates() -> impl Iterator<Item = PathBuf> {
     [env::temp_dir()].into_iter().chain(fallbacks())
-}
-
-/// A directory for sockets in place of one in the directory of this program, or this error.
-pub(super) fn elsewhere(error: io::Error) -> io::Result<LockedDir> {
-    others().find_map(|base| LockedDir::create_in(&base, PURPOSE).ok()).ok_or(error)
 }
 
 /// The directories in which sockets can be made, without a [`PrivateDir`] of this program.

@@ -67,13 +67,16 @@ struct Starts {
 }
 
 impl StartDir {
+    /// In the directory of this program, or elsewhere if that was removed or is full: systemd empties `/dev/shm` when a
+    /// user logs out, also for programs that go on.
     fn create() -> io::Result<Self> {
-        let dir = match LockedDir::create_in(&tempfile::env::temp_dir(), PURPOSE) {
-            // The directory of this program was removed: systemd does that in `/dev/shm` when a user logs out, also to
-            // programs that go on.
-            Err(error) if error.kind() == io::ErrorKind::NotFound => socket_dir::elsewhere(error)?,
-            made => made?,
-        };
+        Self::create_in(&tempfile::env::temp_dir()).or_else(|error| {
+            socket_dir::candidates().find_map(|base| Self::create_in(&base).ok()).ok_or(error)
+        })
+    }
+
+    fn create_in(base: &Path) -> io::Result<Self> {
+        let dir = LockedDir::create_in(base, PURPOSE)?;
         let mut options = OpenOptions::new();
         let file = options.write(true).create_new(true).open(StartFile::path(dir.path()))?;
         file.set_permissions(Permissions::from_mode(0o644))?;
