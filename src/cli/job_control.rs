@@ -7,11 +7,12 @@ use std::{fs, io, process, thread};
 
 use rustix::process::{Pid, WaitOptions, waitpid};
 use signal_hook::consts::{SIGSTOP, SIGTSTP};
-use signal_hook::iterator::Signals;
 use signal_hook::low_level::raise;
 
 use procession::{resume_all, suspend_all};
-use procession_os::signals::{is_ignored, note_from_now, was_noted};
+use procession_os::signals::is_ignored;
+
+use super::signals;
 
 /// Starts the threads for this, where they are needed.
 pub(super) fn watch() -> io::Result<()> {
@@ -25,13 +26,8 @@ pub(super) fn watch() -> io::Result<()> {
 }
 
 fn stop_workers_with_this_process() -> io::Result<()> {
-    note_from_now(SIGTSTP);
-    let mut signals = Signals::new([SIGTSTP])?;
-    // A signal that came before the handler was there is sent again. If the handler got it, too, both count as one:
-    // none was taken yet.
-    if was_noted(SIGTSTP) {
-        raise(SIGTSTP)?;
-    }
+    // A signal that comes twice counts as one: none was taken yet.
+    let mut signals = signals::register(&[SIGTSTP])?;
     thread::Builder::new().name("job-control".to_owned()).spawn(move || {
         for _ in signals.forever() {
             suspend_all();

@@ -32,6 +32,16 @@ const ENDING: [(i32, ProgramExit); 4] = [
     (SIGQUIT, ProgramExit::Quit),
 ];
 
+/// Registers these signals. One that came before its handler was there is sent again; if the handler got it as well, it
+/// may come twice.
+pub(super) fn register(signals: &[i32]) -> io::Result<Signals> {
+    signals.iter().for_each(|signal| note_from_now(*signal));
+    let registered = Signals::new(signals)?;
+    let mut noted = signals.iter().filter(|signal| was_noted(**signal));
+    noted.try_for_each(|signal| low_level::raise(*signal))?;
+    Ok(registered)
+}
+
 /// Calls `arrived` for the first and for the second signal, with the exit code of the signal, from a
 /// thread that lives as long as the process. `arrived` must not block.
 pub(super) fn watch(arrived: impl FnMut(ProgramExit) + Send + 'static) -> io::Result<()> {
@@ -44,15 +54,10 @@ fn watch_boxed(mut arrived: Box<dyn FnMut(ProgramExit) + Send>) -> io::Result<()
         .into_iter()
         .filter(|(signal, _)| *signal != SIGHUP || !is_hangup_ignored())
         .collect();
-    heard.iter().for_each(|(signal, _)| note_from_now(*signal));
-    // Before the handlers below, which alone would swallow a signal that comes now.
-    let mut signals = Signals::new(heard.iter().map(|(signal, _)| *signal))?;
-    // A signal that came before the handlers were there is sent again. If a handler got it as well, both count as one
-    // request: see BURST.
-    heard
-        .iter()
-        .filter(|(signal, _)| was_noted(*signal))
-        .try_for_each(|(it, _)| low_level::raise(*it))?;
+    let numbers: Vec<_> = heard.iter().map(|(signal, _)| *signal).collect();
+    // Before the handlers below, which alone would swallow a signal that comes now. If one comes twice, both count as
+    // one request: see BURST.
+    let mut signals = register(&numbers)?;
     let is_insisted = Arc::<AtomicBool>::default();
     for (signal, exit) in &heard {
         // The third signal ends the process in the handler itself.
