@@ -259,17 +259,19 @@ impl ClusterDriver {
                 self.upkeep.gap += 1;
             }
         }
+        if !was_gap {
+            return;
+        }
         match next {
             // All before it are known now, also if the connection is lost again.
-            Some(next) if was_gap => {
+            Some(next) => {
                 self.upkeep.checked = self.upkeep.checked.max(next - 1);
-                return self.look_for_records();
+                self.look_for_records();
             }
-            _ => {}
-        }
-        if was_gap {
-            self.upkeep.scanned = gap;
-            self.look_at_running(1024);
+            None => {
+                self.upkeep.scanned = gap;
+                self.look_at_running(1024);
+            }
         }
     }
 
