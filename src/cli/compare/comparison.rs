@@ -71,6 +71,7 @@ pub(super) struct MeasurementContext {
     pub version: &'static str,
     pub cpus: usize,
     pub system: String,
+    pub debug_build: bool,
     pub when: String,
     pub python: Option<PythonInfo>,
 }
@@ -171,6 +172,7 @@ impl MeasurementContext {
             version: env!("CARGO_PKG_VERSION"),
             cpus: num_cpus::get(),
             system: format!("{} {}", env::consts::OS, env::consts::ARCH),
+            debug_build: cfg!(debug_assertions),
             when: jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string(),
             python,
         }

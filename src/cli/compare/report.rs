@@ -60,7 +60,8 @@ fn context(comparison: &Comparison) -> String {
     let cpus = if context.cpus == 1 { "CPU" } else { "CPUs" };
     let python =
         context.python.as_ref().map(|python| format!(", {}", python.name)).unwrap_or_default();
-    format!("{} {cpus}, {}{python}", context.cpus, context.system)
+    let build = if context.debug_build { "; by a debug build, which is slower" } else { "" };
+    format!("{} {cpus}, {}{python}{build}", context.cpus, context.system)
 }
 
 /// The unit and the decimals of all times of a column.
