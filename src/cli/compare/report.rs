@@ -60,7 +60,7 @@ fn context(comparison: &Comparison) -> String {
     let cpus = if context.cpus == 1 { "CPU" } else { "CPUs" };
     let python =
         context.python.as_ref().map(|python| format!(", {}", python.name)).unwrap_or_default();
-    let build = if context.debug_build { "; by a debug build, which is slower" } else { "" };
+    let build = if context.debug_build { "; debug build" } else { "" };
     format!("{} {cpus}, {}{python}{build}", context.cpus, context.system)
 }
 
@@ -184,6 +184,9 @@ fn remarks(comparison: &Comparison) -> Vec<String> {
     let Comparison { end, remarks, .. } = comparison;
     let mut said = same(comparison);
     said.extend(fewer_than_asked(comparison));
+    if comparison.context.debug_build {
+        said.push(DEBUG_BUILD.to_owned());
+    }
     if let Some(background_load) =
         comparison.background_load.filter(|background_load| *background_load >= NOTEWORTHY)
     {
@@ -245,6 +248,10 @@ fn so_far(comparison: &Comparison) -> String {
     let runs: Vec<_> = comparison.rows.iter().map(runs).collect();
     format!("Runs until then that count: {}.", runs.join(", "))
 }
+
+/// Processes encode what threads only pass on: without optimization they lose more.
+const DEBUG_BUILD: &str = "This build has no optimization, and processes lose more by it than threads: measure with \
+     cargo run --release.";
 
 /// From this share of the CPUs on, other programs are mentioned.
 pub(super) const NOTEWORTHY: f64 = 0.1;
