@@ -4,8 +4,8 @@
 //!
 //! | check | by | applies to a value that | costs |
 //! |---|---|---|---|
-//! | [`check_before_sending`] | writer | has a form that some types do not decode: integers above 64 bits, JSON keys that are not texts, flattened fields, JSON objects that look like blobs | 2 to 3 times the encoding |
-//! | [`verified`] | reader | a type inspects to find out what it is: untagged enums and the like; or of which fields are missing | the encoding once |
+//! | [`checks::check_before_sending`] | writer | has a form that some types do not decode: integers above 64 bits, JSON keys that are not texts, flattened fields, JSON objects that look like blobs | 2 to 3 times the encoding |
+//! | [`verify`] | reader | a type inspects to find out what it is: untagged enums and the like; or of which fields are missing | the encoding once |
 //!
 //! Both also compare the number of blobs, since an object of the text stands for each (`blob.rs`). In JSON a map
 //! may look like such an object. A text with such maps is checked before it is sent, and begins with
@@ -17,6 +17,7 @@ mod binary;
 mod checks;
 mod compound;
 mod difference;
+mod erased;
 mod json;
 mod refusal;
 mod stack;
@@ -25,7 +26,8 @@ mod typed_encoding;
 use serde::de::{DeserializeOwned, IgnoredAny};
 use serde::{Deserialize, Deserializer, Serialize};
 
-use self::checks::{check_before_sending, verified};
+use self::checks::verify;
+use self::erased::{DecodeTarget, EncodeSource, Source, Target};
 pub(crate) use self::refusal::Refusal;
 use self::stack::{NotDecoded, Parsed, SHALLOW, with_enough_stack};
 pub(crate) use self::typed_encoding::{BinaryEncoding, JsonEncoding, TypedEncoding, with_encoding};
@@ -89,41 +91,69 @@ impl<'de> Deserialize<'de> for IgnoredValue {
 ///
 /// `Serialize` and `Deserialize` are the user's code. A panic there is a refusal with the panic's
 /// message.
+#[inline]
 pub(crate) fn encode<F: TypedEncoding, T: Serialize + DeserializeOwned>(
     value: &T,
     out: &mut Vec<u8>,
 ) -> Result<Vec<Blob>, Refusal> {
+    encode_source(&Source::<F, T>::new(value), out)
+}
+
+fn encode_source(source: &dyn EncodeSource, out: &mut Vec<u8>) -> Result<Vec<Blob>, Refusal> {
     let before = out.len();
-    let (written, blobs) = blob::set_aside(F::ENCODING, || panics::catch(|| F::write(value, out)));
+    let write = || panics::catch(|| source.write(out));
+    let (written, blobs) = blob::set_aside(source.encoding(), write);
     if written.unwrap_or_else(|panic| Err(Refusal::new(panic.message)))? {
-        check_before_sending::<F, T>(value, &out[before..], Some(&blobs))?;
+        source.check(&out[before..], Some(&blobs))?;
     }
     // No blobs, which is usual, are not moved but made anew: that writes constants.
     Ok(if blobs.is_empty() { Vec::new() } else { blobs })
 }
 
 /// The same with the bytes of blobs in `out`.
+#[inline]
 pub(crate) fn encode_without_blobs<F: TypedEncoding, T: Serialize + DeserializeOwned>(
     value: &T,
     out: &mut Vec<u8>,
 ) -> Result<(), Refusal> {
+    encode_source_without_blobs(&Source::<F, T>::new(value), out)
+}
+
+fn encode_source_without_blobs(
+    source: &dyn EncodeSource,
+    out: &mut Vec<u8>,
+) -> Result<(), Refusal> {
     let before = out.len();
-    let written = blob::leave_in_place(F::ENCODING, || panics::catch(|| F::write(value, out)));
+    let write = || panics::catch(|| source.write(out));
+    let written = blob::leave_in_place(source.encoding(), write);
     if written.unwrap_or_else(|panic| Err(Refusal::new(panic.message)))? {
-        check_before_sending::<F, T>(value, &out[before..], None)?;
+        source.check(&out[before..], None)?;
     }
     Ok(())
 }
 
 /// Decodes a value with its blobs. The error is for [`Refusal::into_undecodable`].
+#[inline]
 pub(crate) fn decode<F: TypedEncoding, T: Serialize + DeserializeOwned + Send>(
     bytes: &[u8],
     blobs: Vec<Blob>,
 ) -> Result<T, Refusal> {
-    with_enough_stack(blobs, |blobs, deepest| {
-        let number = blobs.len();
-        let (value, is_doubtful) = parse_with::<F, T>(bytes, blobs, deepest)?;
-        Ok(if is_doubtful { verified::<F, T>(value, bytes, number)? } else { value })
+    let mut target = Target::<F, T>::default();
+    decode_into(&mut target, bytes, blobs)?;
+    Ok(target.value.expect("it was decoded"))
+}
+
+fn decode_into(
+    target: &mut (dyn DecodeTarget + Send),
+    bytes: &[u8],
+    blobs: Vec<Blob>,
+) -> Result<(), Refusal> {
+    let number = blobs.len();
+    with_enough_stack(blobs, &mut |blobs, deepest| {
+        if parse_with(target, bytes, blobs, deepest)? {
+            verify(target, bytes, number)?;
+        }
+        Ok(())
     })
 }
 
@@ -164,47 +194,64 @@ pub(crate) fn decode_in<T: Serialize + DeserializeOwned + Send>(
 pub(crate) fn read<F: TypedEncoding, T: Serialize + DeserializeOwned + Send>(
     bytes: &[u8],
 ) -> Result<T, Refusal> {
-    match parse::<F, T>(bytes, SHALLOW) {
-        Ok((value, false)) => Ok(value),
-        Ok((value, true)) => verified::<F, T>(value, bytes, 0),
-        Err(NotDecoded::Because(refusal)) => Err(refusal),
-        Err(NotDecoded::TooDeep) => decode::<F, T>(bytes, Vec::new()),
+    match F::parse(bytes, SHALLOW) {
+        Parsed { value: Ok(value), is_doubtful: false, is_too_deep: false } => Ok(value),
+        Parsed { value, is_doubtful: _, is_too_deep } => {
+            let (value, error) = match value {
+                Ok(value) => (Some(value), None),
+                Err(error) => (None, Some(error)),
+            };
+            let mut target = Target::<F, T>::of(value);
+            read_again(&mut target, error.filter(|_| !is_too_deep), is_too_deep, bytes)?;
+            Ok(target.value.expect("it was decoded"))
+        }
     }
 }
 
-/// Decodes a value. The second part of the result says whether the value has to be verified.
-fn parse_with<F: TypedEncoding, T: DeserializeOwned>(
+/// What few values need that were read: to be verified, or more stack.
+#[cold]
+fn read_again(
+    target: &mut (dyn DecodeTarget + Send),
+    error: Option<String>,
+    is_too_deep: bool,
+    bytes: &[u8],
+) -> Result<(), Refusal> {
+    match error {
+        Some(error) => Err(Refusal::new(error)),
+        None if is_too_deep => {
+            target.discard();
+            decode_into(target, bytes, Vec::new())
+        }
+        None => verify(target, bytes, 0),
+    }
+}
+
+/// Decodes a value. The result says whether the value has to be verified. After an error there is none.
+fn parse_with(
+    target: &mut dyn DecodeTarget,
     bytes: &[u8],
     blobs: Vec<Blob>,
     deepest: u32,
-) -> Result<(T, bool), NotDecoded> {
+) -> Result<bool, NotDecoded> {
     let mut parsed = None;
     let are_disclosed = blob::put_back(blobs, &mut || {
-        parsed = Some(panics::catch(|| parse::<F, T>(bytes, deepest)));
+        parsed = Some(panics::catch(|| target.parse(bytes, deepest)));
     });
-    let parsed = match parsed.expect("it was parsed") {
-        Ok(parsed) => parsed?,
+    let Parsed { value, is_doubtful, is_too_deep } = match parsed.expect("it was parsed") {
+        Ok(parsed) => parsed,
         Err(panic) => return Err(panic.message.into()),
     };
-    if !are_disclosed {
-        panics::discard(parsed);
-        return Err("not all of its blobs were read".to_owned().into());
-    }
-    Ok(parsed)
-}
-
-#[inline]
-fn parse<F: TypedEncoding, T: DeserializeOwned>(
-    bytes: &[u8],
-    deepest: u32,
-) -> Result<(T, bool), NotDecoded> {
-    let parsed = F::parse(bytes, deepest);
-    if parsed.is_too_deep && deepest == SHALLOW {
+    if is_too_deep && deepest == SHALLOW {
         // A type may ignore an error and make a value.
-        panics::discard(parsed.value);
+        target.discard();
         return Err(NotDecoded::TooDeep);
     }
-    Ok((parsed.value?, parsed.is_doubtful))
+    value?;
+    if !are_disclosed {
+        target.discard();
+        return Err("not all of its blobs were read".to_owned().into());
+    }
+    Ok(is_doubtful)
 }
 
 impl Refusal {

@@ -71,8 +71,14 @@ fn caught(panic: Box<dyn Any + Send>) -> Box<Panic> {
 #[inline]
 pub(crate) fn discard<T>(value: T) {
     if mem::needs_drop::<T>() {
-        let _ = catch(|| drop(value));
+        let mut value = Some(value);
+        drop_by(&mut || drop(value.take()));
     }
+}
+
+/// It is compiled once, and not for each type.
+fn drop_by(drop: &mut dyn FnMut()) {
+    let _ = catch(drop);
 }
 
 /// Calls the program's code and returns its panic, which the caller resumes later.

@@ -2,30 +2,27 @@
 
 use std::borrow::Cow;
 
-use serde::Serialize;
-use serde::de::DeserializeOwned;
-
+use super::erased::{DecodeTarget, EncodeSource};
 use super::stack::{NotDecoded, with_enough_stack};
-use super::{BinaryEncoding, Encoding, Refusal, TypedEncoding, difference, parse_with};
+use super::{Encoding, Refusal, difference, parse_with};
 use crate::blob::{self, Blob};
 use crate::panics;
 
 /// Checks that a decoded value encodes to the same bytes, with as many blobs. A type that inspects the
 /// value to find out what it is, such as an untagged enum, may have become another value; a field that was left
-/// out may have become a default that it was not.
+/// out may have become a default that it was not. After an error the target has no value.
 #[cold]
-pub(super) fn verified<F: TypedEncoding, T: Serialize>(
-    value: T,
+pub(super) fn verify(
+    target: &mut dyn DecodeTarget,
     bytes: &[u8],
     blobs: usize,
-) -> Result<T, Refusal> {
-    match compare(F::ENCODING, bytes, blobs, rewritten::<F, T>(&value, blobs > 0)) {
-        Ok(()) => Ok(value),
-        Err(refusal) => {
-            panics::discard(value);
-            Err(refusal)
-        }
+) -> Result<(), Refusal> {
+    let again = rewritten(target.encoding(), blobs > 0, &|out| target.write(out));
+    let compared = compare(target.encoding(), bytes, blobs, again);
+    if compared.is_err() {
+        target.discard();
     }
+    compared
 }
 
 /// Compares a value that was encoded again with the bytes from which it was decoded.
@@ -69,38 +66,32 @@ fn another_value(verb: &str, encoding: Encoding, found: Option<Refusal>) -> Refu
 /// internally tagged enum; an optional struct that is flattened; a map that looks like a blob. `blobs`
 /// is `None` if their bytes are in `written`.
 #[cold]
-pub(super) fn check_before_sending<F: TypedEncoding, T: Serialize + DeserializeOwned>(
-    value: &T,
+pub(super) fn check_before_sending(
+    source: &dyn EncodeSource,
     written: &[u8],
     blobs: Option<&[Blob]>,
+    with_target: &WithTarget<'_>,
 ) -> Result<(), Refusal> {
     let is_beside = blobs.is_some();
-    let read_again = |blobs: Vec<Blob>, deepest| {
-        let (back, _) = parse_with::<F, T>(written, blobs, deepest)?;
-        let again = in_kinds(&back, is_beside);
-        panics::discard(back);
-        Ok(again)
-    };
-    let right = || in_kinds(value, is_beside);
-    check_written(F::ENCODING, written, blobs.unwrap_or_default(), &read_again, &right)
-}
-
-/// The part of [`check_before_sending`] that is the same for all types, and compiled once. `right` encodes the value with
-/// the kind of each part; `read_again` does so with what is read back.
-fn check_written(
-    encoding: Encoding,
-    written: &[u8],
-    blobs: &[Blob],
-    read_again: &ReadAgain<'_>,
-    right: &dyn Fn() -> Result<Rewritten, Refusal>,
-) -> Result<(), Refusal> {
-    let again = with_enough_stack(blobs.to_vec(), read_again)
-        .map_err(|why| why.map_reason(|why| format!("it would not be read back: {why}")))??;
-    let (bytes, number) = match encoding {
+    let blobs = blobs.unwrap_or_default();
+    let mut again = None;
+    with_enough_stack(blobs.to_vec(), &mut |blobs, deepest| {
+        let mut blobs = Some(blobs);
+        again = Some(with_target(&mut |target| {
+            parse_with(target, written, blobs.take().unwrap_or_default(), deepest)?;
+            let again = rewritten(Encoding::Binary, is_beside, &|out| target.write_kinds(out));
+            target.discard();
+            Ok(again)
+        })?);
+        Ok(())
+    })
+    .map_err(|why| why.map_reason(|why| format!("it would not be read back: {why}")))?;
+    let again = again.expect("there was no refusal")?;
+    let (bytes, number) = match source.encoding() {
         Encoding::Binary => (Cow::Borrowed(written), blobs.len()),
         // In JSON, keys 1 and "1" are the same bytes, and so may be a blob and a map.
         Encoding::Json => {
-            let right = right()?;
+            let right = rewritten(Encoding::Binary, is_beside, &|out| source.write_kinds(out))?;
             (Cow::Owned(right.bytes), right.blobs)
         }
     };
@@ -108,11 +99,16 @@ fn check_written(
         return Ok(());
     }
     let found = difference::between(Encoding::Binary, &bytes, &again.bytes);
-    Err(another_value("would be", encoding, found))
+    Err(another_value("would be", source.encoding(), found))
 }
 
-type ReadAgain<'a> =
-    dyn Fn(Vec<Blob>, u32) -> Result<Result<Rewritten, Refusal>, NotDecoded> + Sync + 'a;
+/// The result of reading a value and encoding it again.
+type Rewriting = Result<Result<Rewritten, Refusal>, NotDecoded>;
+
+/// Passes a new target to a function. It is made in the thread that reads, since the value may be one that no other
+/// thread may have.
+pub(super) type WithTarget<'a> =
+    dyn Fn(&mut dyn FnMut(&mut dyn DecodeTarget) -> Rewriting) -> Rewriting + Sync + 'a;
 
 /// A value that was encoded once more, for a comparison.
 pub(super) struct Rewritten {
@@ -121,21 +117,8 @@ pub(super) struct Rewritten {
     blobs: usize,
 }
 
-/// Encodes a value with the kind of each part.
-fn in_kinds<T: Serialize>(value: &T, with_blobs: bool) -> Result<Rewritten, Refusal> {
-    rewritten::<BinaryEncoding, T>(value, with_blobs)
-}
-
-/// Encodes a value without further checks.
-pub(super) fn rewritten<F: TypedEncoding, T: Serialize>(
-    value: &T,
-    with_blobs: bool,
-) -> Result<Rewritten, Refusal> {
-    rewritten_by(F::ENCODING, with_blobs, &|bytes| F::write(value, bytes))
-}
-
-/// The same for what a function writes. It is compiled once.
-fn rewritten_by(
+/// What `write` writes, without further checks.
+pub(super) fn rewritten(
     encoding: Encoding,
     with_blobs: bool,
     write: &dyn Fn(&mut Vec<u8>) -> Result<bool, Refusal>,

@@ -186,14 +186,14 @@ mod tests {
 
     use super::*;
     use crate::codec::checks::rewritten;
-    use crate::codec::{BinaryEncoding, JsonEncoding};
+    use crate::codec::{BinaryEncoding, JsonEncoding, TypedEncoding};
 
     fn written<T: Serialize>(encoding: Encoding, value: &T) -> Vec<u8> {
-        let written = match encoding {
-            Encoding::Json => rewritten::<JsonEncoding, T>(value, false),
-            Encoding::Binary => rewritten::<BinaryEncoding, T>(value, false),
+        let write = |out: &mut Vec<u8>| match encoding {
+            Encoding::Json => JsonEncoding::write(value, out),
+            Encoding::Binary => BinaryEncoding::write(value, out),
         };
-        written.expect("written").bytes
+        rewritten(encoding, false, &write).expect("written").bytes
     }
 
     fn shown<T: Serialize, U: Serialize>(encoding: Encoding, sent: &T, back: &U) -> Option<String> {

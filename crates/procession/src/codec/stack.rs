@@ -19,7 +19,7 @@ const LARGE: usize = 64 << 20;
 /// The result of reading a value.
 pub(crate) struct Parsed<T> {
     pub(super) value: Result<T, String>,
-    /// Whether the value has to be [`verified`](super::verified).
+    /// Whether the value has to be [verified](super::verify).
     pub(super) is_doubtful: bool,
     /// Whether the value has more levels than were allowed. If so, `value` is an error or is wrong.
     pub(super) is_too_deep: bool,
@@ -46,20 +46,7 @@ impl From<Refusal> for NotDecoded {
 
 /// Calls `decode` with the depth up to which it may decode. If the value is nested more deeply, calls it again in a
 /// thread with a large stack.
-pub(super) fn with_enough_stack<R: Send>(
-    blobs: Vec<Blob>,
-    decode: impl Fn(Vec<Blob>, u32) -> Result<R, NotDecoded> + Sync,
-) -> Result<R, Refusal> {
-    let mut decoded = None;
-    try_twice(blobs, &mut |blobs, deepest| {
-        decoded = Some(decode(blobs, deepest)?);
-        Ok(())
-    })?;
-    Ok(decoded.expect("there was no refusal"))
-}
-
-/// The part of [`with_enough_stack`] that is the same for all types, and compiled once.
-fn try_twice(
+pub(super) fn with_enough_stack(
     blobs: Vec<Blob>,
     decode: &mut (dyn FnMut(Vec<Blob>, u32) -> Result<(), NotDecoded> + Send),
 ) -> Result<(), Refusal> {
@@ -80,8 +67,7 @@ fn try_twice(
     decoded.map_err(refusal)
 }
 
-/// Runs `body` in a thread of its own, with a large stack. It is not generic, so that it is compiled once, and not for
-/// each type.
+/// Runs `body` in a thread of its own, with a large stack.
 #[cold]
 fn on_large_stack(body: &mut (dyn FnMut() + Send)) -> Result<(), String> {
     let thread = ThreadSpec::new("deep-value").with_stack(Some(LARGE));

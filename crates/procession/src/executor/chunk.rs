@@ -149,6 +149,7 @@ pub(crate) fn encode<T: Task>(tasks: &mut impl Iterator<Item = T>, max: usize) -
     }
     let (state, results) = state_of(ends.len(), ());
     let id = state.id;
+    let state = state as Arc<ResultsCore<T::Output>>;
     let promise = with_encoding!(T::ENCODING, F => promise_of::<F, T::Output>(state, T::NAME));
     let (name, encoding, earlier) = (T::NAME, T::ENCODING, 0);
     let chunk = EncodedChunk { id, name, encoding, text, ends, earlier, promise };
@@ -156,6 +157,10 @@ pub(crate) fn encode<T: Task>(tasks: &mut impl Iterator<Item = T>, max: usize) -
 }
 
 impl<O> Results<O> {
+    fn new(state: Arc<ResultsCore<O>>, len: usize) -> Self {
+        Self { state, len, next: 0, ready: Vec::new().into_iter(), is_empty: false }
+    }
+
     /// The id of the first task.
     pub(crate) fn id(&self) -> TaskId {
         self.state.id
@@ -172,9 +177,10 @@ impl<O> Results<O> {
         let mut inner = self.state.lock();
         let is_ready = |slot: &Slot<O>| matches!(slot, Slot::Ready(_));
         let ready = inner.slots.iter().enumerate().filter(|(_, slot)| is_ready(slot));
-        inner.arrived = ready.map(|(item, _)| item).collect();
-        inner.watcher = Some(Watcher { sender: Arc::clone(sender), index: key });
-        let has_arrived = !inner.arrived.is_empty();
+        let arrived: Vec<_> = ready.map(|(item, _)| item).collect();
+        let has_arrived = !arrived.is_empty();
+        inner.progress.arrived = arrived;
+        inner.progress.watcher = Some(Watcher { sender: Arc::clone(sender), index: key });
         drop(inner);
         if has_arrived {
             sender.send(key);
@@ -184,7 +190,7 @@ impl<O> Results<O> {
     /// The results that have arrived since the last call, with the indices of their tasks.
     pub(crate) fn take_arrived(&mut self) -> Vec<(usize, Result<O, TaskError>)> {
         let mut inner = self.state.lock();
-        let arrived = std::mem::take(&mut inner.arrived);
+        let arrived = std::mem::take(&mut inner.progress.arrived);
         self.next += arrived.len();
         let take = |item: usize| match std::mem::replace(&mut inner.slots[item], Slot::Taken) {
             Slot::Ready(result) => (item, result.map_err(|error| *error)),
@@ -202,7 +208,7 @@ impl<O> Results<O> {
         let mut inner = self.state.lock();
         let item = inner.slots.iter().position(|slot| matches!(slot, Slot::Pending))?;
         inner.slots[item] = Slot::Taken;
-        inner.pending -= 1;
+        inner.progress.pending -= 1;
         self.next += 1;
         Some(item)
     }
@@ -214,7 +220,7 @@ impl<O> Results<O> {
     /// The error that takes the place of the next result: a wait for it on this thread would not end.
     pub(crate) fn wait_for_next(
         &mut self,
-        executor: impl FnOnce() -> Option<Canceller>,
+        executor: &dyn Fn() -> Option<Canceller>,
     ) -> Result<bool, TaskError> {
         if !self.has_ready() {
             match self.begin(executor) {
@@ -247,24 +253,22 @@ impl<O> Results<O> {
     }
 
     /// Called before a wait.
-    fn begin(&self, executor: impl FnOnce() -> Option<Canceller>) -> Result<Waiting, TaskError> {
-        let would_wait = || {
-            let inner = self.state.lock();
-            matches!(inner.slots.get(self.next), Some(Slot::Pending))
-        };
-        if !waiting::has_role() || !would_wait() {
+    fn begin(&self, executor: &dyn Fn() -> Option<Canceller>) -> Result<Waiting, TaskError> {
+        if !waiting::has_role() {
             return Ok(Waiting::default());
         }
-        let executor = executor();
-        let executor = executor.as_ref().map(Canceller::control);
-        waiting::begin([AwaitedTask { id: self.state.id, executor }], Need::All)
+        let would_wait = matches!(self.state.lock().slots.get(self.next), Some(Slot::Pending));
+        if !would_wait {
+            return Ok(Waiting::default());
+        }
+        begin_to_wait(self.state.id, executor)
     }
 
     /// Skips the next result, which was not waited for and is dropped when it arrives.
     fn skip(&mut self) {
         let mut inner = self.state.lock();
         let slot = std::mem::replace(&mut inner.slots[self.next], Slot::Taken);
-        inner.pending -= usize::from(matches!(slot, Slot::Pending));
+        inner.progress.pending -= usize::from(matches!(slot, Slot::Pending));
         self.next += 1;
         drop(inner);
         panics::discard(slot);
@@ -277,20 +281,30 @@ impl<O> Results<O> {
             return Vec::new();
         }
         let mut timeout = Some(WAIT_FOR_ALL);
-        while inner.pending > 0
+        while inner.progress.pending > 0
             && (timeout.is_some() || matches!(inner.slots[self.next], Slot::Pending))
         {
             let awaited = if timeout.is_some() { Awaited::All } else { Awaited::One(self.next) };
-            inner.awaited = Some(awaited);
+            inner.progress.set_awaited(Some(awaited));
             self.state.signal.reset();
             drop(inner);
             self.state.signal.wait(timeout.take());
             inner = self.state.lock();
         }
         // Also what a poll has set.
-        inner.awaited = None;
+        inner.progress.set_awaited(None);
         take_ready(&mut inner, &mut self.next, &mut self.is_empty)
     }
+}
+
+/// It is compiled once, and not for each type of outputs.
+fn begin_to_wait(
+    id: TaskId,
+    executor: &dyn Fn() -> Option<Canceller>,
+) -> Result<Waiting, TaskError> {
+    let executor = executor();
+    let executor = executor.as_ref().map(Canceller::control);
+    waiting::begin([AwaitedTask { id, executor }], Need::All)
 }
 
 /// Takes the results from `next` on, up to the first that is pending.
@@ -299,13 +313,17 @@ fn take_ready<O>(
     next: &mut usize,
     is_empty: &mut bool,
 ) -> Vec<Slot<O>> {
-    if *next == 0 && inner.pending == 0 {
+    if *next == 0 && inner.progress.pending == 0 {
         *is_empty = true;
         return std::mem::take(&mut inner.slots);
     }
-    let rest = inner.slots[*next..].iter_mut();
-    let ready = rest.take_while(|slot| !matches!(slot, Slot::Pending));
-    let ready: Vec<_> = ready.map(|slot| std::mem::replace(slot, Slot::Taken)).collect();
-    *next += ready.len();
+    // A loop, and no iterators: each of these would be compiled for each type of outputs.
+    let mut ready = Vec::new();
+    while let Some(slot) = inner.slots.get_mut(*next)
+        && !matches!(slot, Slot::Pending)
+    {
+        ready.push(std::mem::replace(slot, Slot::Taken));
+        *next += 1;
+    }
     ready
 }

@@ -131,7 +131,7 @@ impl<E: Engine + ?Sized, I: Iterator<Item: Task>> Iterator for Map<'_, E, I> {
             }
             if let Ahead::Chunk(results) = self.ahead.front_mut()? {
                 let executor = self.feed.executor;
-                match results.wait_for_next(|| executor.canceller()) {
+                match results.wait_for_next(&|| executor.canceller()) {
                     Ok(false) => {}
                     Ok(true) => {
                         self.outstanding -= 1;
@@ -203,7 +203,7 @@ impl<E: Engine + ?Sized, I: Iterator<Item: Task>> fmt::Debug for Map<'_, E, I> {
 /// Cancels the tasks that have not begun.
 impl<E: Engine + ?Sized, I: Iterator<Item: Task>> Drop for Map<'_, E, I> {
     fn drop(&mut self) {
-        for ahead in self.ahead.drain(..).rev() {
+        while let Some(ahead) = self.ahead.pop_back() {
             ahead.abandon(self.feed.executor);
         }
     }

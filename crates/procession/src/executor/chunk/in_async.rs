@@ -23,8 +23,8 @@ impl<O> Results<O> {
                 return Poll::Ready(None);
             }
             if matches!(inner.slots[self.next], Slot::Pending) {
-                inner.awaited = Some(Awaited::One(self.next));
-                let before = inner.waker.replace(waker);
+                inner.progress.set_awaited(Some(Awaited::One(self.next)));
+                let before = inner.progress.waker.replace(waker);
                 drop(inner);
                 drop(before);
                 if waiting::has_role() {
@@ -38,7 +38,7 @@ impl<O> Results<O> {
                 }
                 return Poll::Pending;
             }
-            inner.awaited = None;
+            inner.progress.set_awaited(None);
             self.ready = take_ready(&mut inner, &mut self.next, &mut self.is_empty).into_iter();
         }
         Poll::Ready(Some(self.take_ready()))

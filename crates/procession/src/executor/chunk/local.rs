@@ -52,8 +52,13 @@ pub(crate) type Collected<T> =
 pub(crate) fn collect<T: Task>(tasks: &mut impl Iterator<Item = T>, max: usize) -> Collected<T> {
     let mut taken = Vec::with_capacity(max);
     let has_ended = panics::hold(|| {
-        taken.extend(tasks.take(max).map(Some));
-        taken.len() < max
+        while taken.len() < max {
+            match tasks.next() {
+                Some(task) => taken.push(Some(task)),
+                None => return true,
+            }
+        }
+        false
     });
     let end = match has_ended {
         Ok(false) => ChunkEnd::More,
@@ -131,9 +136,9 @@ impl<T: Task> LocalChunk for TypedChunk<T> {
             let goes_on = goes_on();
             let mut inner = self.state.lock();
             let announcement = if inner.is_pending(item) {
-                let had_arrived = !inner.arrived.is_empty();
+                let had_arrived = !inner.progress.arrived.is_empty();
                 inner.store(item, result);
-                inner.announcement(had_arrived)
+                inner.progress.announcement(had_arrived)
             } else {
                 drop(inner);
                 panics::discard(result);
@@ -161,14 +166,18 @@ impl<T: Task> LocalChunk for TypedChunk<T> {
         let mut inner = self.state.lock();
         let NotBegun { tasks, parts } = &mut inner.rest;
         let Some(items) = take_first(&mut parts[self.part], |left| left) else { return 0 };
-        let tasks: Vec<_> = tasks[items.clone()].iter_mut().map(Option::take).collect();
+        let number = items.len();
+        // Their places are empty, so that none is dropped under the lock.
+        let mut dropped = Vec::with_capacity(number);
+        for task in &mut tasks[items.clone()] {
+            dropped.push(task.take());
+        }
         drop(inner);
-        let number = tasks.len();
-        for task in tasks {
+        while let Some(task) = dropped.pop() {
             panics::discard(task);
         }
-        let mut errors = (0..number).map(|_| Err(Box::new(error.clone())));
-        self.state.put_few(items.start, &mut errors);
+        let state: &ResultsCore<T::Output> = &*self.state;
+        state.fail(items, error);
         number
     }
 }

@@ -17,7 +17,7 @@ use crate::transport::Reply;
 /// The executor's side of a chunk. On drop, the tasks that are not complete are completed with
 /// [`TaskError::Cancelled`].
 struct ChunkPromise<F, O> {
-    state: Arc<ResultsCore<O, ()>>,
+    state: Arc<ResultsCore<O>>,
     task: &'static str,
     /// The encoding of the outputs.
     form: PhantomData<fn() -> F>,
@@ -25,7 +25,7 @@ struct ChunkPromise<F, O> {
 
 /// The executor's side of a chunk whose outputs are in this encoding.
 pub(super) fn promise_of<F, O>(
-    state: Arc<ResultsCore<O, ()>>,
+    state: Arc<ResultsCore<O>>,
     task: &'static str,
 ) -> Box<dyn AnyChunkPromise>
 where
@@ -42,7 +42,7 @@ where
 {
     fn complete_with(&self, item: u32, reply: &Reply<'_>) {
         let result = reply.result_of(self.task, codec::decode_only::<F, O>);
-        self.state.put_few(item as usize, &mut std::iter::once(result.map_err(Box::new)));
+        self.state.put(item as usize, vec![result.map_err(Box::new)]);
     }
 
     fn complete(&self, first: u32, outputs: &[&[u8]]) -> usize {
@@ -60,18 +60,16 @@ where
                 results.push(Err(undecodable(Refusal::new(panic.message))));
             }
         }
-        self.state.put(first as usize, results.into_iter())
+        self.state.put(first as usize, results)
     }
 
     fn fail(&self, items: Range<u32>, error: &TaskError) -> usize {
-        let first = items.start as usize;
-        self.state.put_few(first, &mut items.map(|_| Err(Box::new(error.clone()))))
+        self.state.fail(items.start as usize..items.end as usize, error)
     }
 }
 
 impl<F, O> Drop for ChunkPromise<F, O> {
     fn drop(&mut self) {
-        let mut cancelled = std::iter::repeat_with(|| Err(Box::new(TaskError::Cancelled)));
-        self.state.put_few(0, &mut cancelled);
+        self.state.fail(0..usize::MAX, &TaskError::Cancelled);
     }
 }

@@ -1,5 +1,6 @@
 //! [`ResultsCore`]: the results of a chunk, for the executor that completes them and the consumer that takes them.
 
+use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
 
@@ -19,17 +20,23 @@ pub(super) struct ResultsCore<O, R: ?Sized = dyn Send> {
 
 pub(super) struct PendingResults<O, R: ?Sized> {
     pub(super) slots: Vec<Slot<O>>,
+    pub(super) progress: Progress,
+    pub(super) rest: R,
+}
+
+/// How many results are there, and who waits for them. It has no type parameter, so that it is compiled once, and not
+/// for each type of results.
+pub(super) struct Progress {
     /// Number of pending results.
     pub(super) pending: usize,
     /// What the consumer waits for.
-    pub(super) awaited: Option<Awaited>,
+    awaited: Option<Awaited>,
     /// Async code that waits for it.
     pub(super) waker: Option<Waker>,
     /// Gets a message when results arrive after none had, if they are taken as they arrive.
     pub(super) watcher: Option<Watcher>,
     /// Indices of the results that have arrived and were not taken, if there is a watcher.
     pub(super) arrived: Vec<usize>,
-    pub(super) rest: R,
 }
 
 pub(super) enum Slot<O> {
@@ -42,35 +49,26 @@ pub(super) enum Slot<O> {
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Awaited {
     All,
+    /// The result with this index, which is pending.
     One(usize),
+    /// It has arrived.
+    IsThere,
 }
 
 /// The state and the results of a chunk of `len` tasks, all of them pending.
-pub(super) fn state_of<O, R: Send + 'static>(
+pub(super) fn state_of<O: Send + 'static, R: Send + 'static>(
     len: usize,
     rest: R,
 ) -> (Arc<ResultsCore<O, R>>, Results<O>) {
     let id = TaskId::next_many(len);
-    let slots = (0..len).map(|_| Slot::Pending).collect();
-    let inner = PendingResults {
-        slots,
-        pending: len,
-        awaited: None,
-        waker: None,
-        watcher: None,
-        arrived: Vec::new(),
-        rest,
-    };
+    let mut slots = Vec::with_capacity(len);
+    for _ in 0..len {
+        slots.push(Slot::Pending);
+    }
+    let inner = PendingResults { slots, progress: Progress::new(len), rest };
     let (signal, inner) = (ConsumerSignal::default(), Mutex::new(inner));
     let state = Arc::new(ResultsCore { id, signal, inner });
-    let of_consumer = Arc::clone(&state);
-    let results = Results {
-        state: of_consumer,
-        len,
-        next: 0,
-        ready: Vec::new().into_iter(),
-        is_empty: false,
-    };
+    let results = Results::new(Arc::clone(&state) as Arc<ResultsCore<O>>, len);
     (state, results)
 }
 
@@ -83,13 +81,7 @@ pub(super) struct Announcement {
     is_enough: bool,
 }
 
-// Not generic, so that it is compiled once, and not for each type of results.
 impl Announcement {
-    fn to(watcher: Option<&Watcher>, waker: Option<Waker>, is_enough: bool) -> Self {
-        let watcher = watcher.map(|watcher| (Arc::clone(&watcher.sender), watcher.index));
-        Self { watcher, waker, is_enough }
-    }
-
     fn make(self, signal: &ConsumerSignal) {
         let Self { watcher, waker, is_enough } = self;
         if let Some((sender, key)) = watcher {
@@ -101,6 +93,49 @@ impl Announcement {
         if is_enough {
             signal.set();
         }
+    }
+}
+
+impl Progress {
+    fn new(pending: usize) -> Self {
+        Self { pending, awaited: None, waker: None, watcher: None, arrived: Vec::new() }
+    }
+
+    /// Sets what the consumer waits for from now on.
+    pub(super) fn set_awaited(&mut self, awaited: Option<Awaited>) {
+        self.awaited = awaited;
+    }
+
+    /// Counts a result that was stored.
+    #[inline]
+    fn stored(&mut self, item: usize) {
+        self.pending -= 1;
+        if self.watcher.is_some() {
+            self.arrived.push(item);
+        }
+        if self.awaited == Some(Awaited::One(item)) {
+            self.awaited = Some(Awaited::IsThere);
+        }
+    }
+
+    /// Whom to tell of the results that were just stored. `had_arrived`: there were results for the watcher before, so
+    /// it was told already.
+    #[inline]
+    pub(super) fn announcement(&mut self, had_arrived: bool) -> Option<Announcement> {
+        let is_enough = match self.awaited {
+            None | Some(Awaited::One(_)) => false,
+            Some(Awaited::All) => self.pending == 0,
+            Some(Awaited::IsThere) => true,
+        };
+        let is_news = !had_arrived && !self.arrived.is_empty();
+        if is_enough || is_news { Some(self.announce(is_enough, is_news)) } else { None }
+    }
+
+    fn announce(&mut self, is_enough: bool, is_news: bool) -> Announcement {
+        let waker = if is_enough { self.waker.take() } else { None };
+        let watcher = if is_news { self.watcher.as_ref() } else { None };
+        let watcher = watcher.map(|watcher| (Arc::clone(&watcher.sender), watcher.index));
+        Announcement { watcher, waker, is_enough }
     }
 }
 
@@ -120,28 +155,7 @@ impl<O, R: ?Sized> PendingResults<O, R> {
             slot @ Slot::Pending => *slot = Slot::Ready(result),
             Slot::Ready(_) | Slot::Taken => unreachable!("the caller has seen that it is pending"),
         }
-        self.pending -= 1;
-        if self.watcher.is_some() {
-            self.arrived.push(item);
-        }
-    }
-
-    /// Whom to tell of the results that were just stored. `had_arrived`: there were results for the watcher before, so
-    /// it was told already.
-    #[inline]
-    pub(super) fn announcement(&mut self, had_arrived: bool) -> Option<Announcement> {
-        let is_enough = match self.awaited {
-            None => false,
-            Some(Awaited::All) => self.pending == 0,
-            Some(Awaited::One(next)) => !matches!(self.slots[next], Slot::Pending),
-        };
-        let is_news = !had_arrived && !self.arrived.is_empty();
-        if !is_enough && !is_news {
-            return None;
-        }
-        let waker = if is_enough { self.waker.take() } else { None };
-        let watcher = if is_news { self.watcher.as_ref() } else { None };
-        Some(Announcement::to(watcher, waker, is_enough))
+        self.progress.stored(item);
     }
 }
 
@@ -153,48 +167,79 @@ impl<O, R: ?Sized> ResultsCore<O, R> {
     pub(super) fn announce(&self, announcement: Announcement) {
         announcement.make(&self.signal);
     }
+}
 
+// For any `R`, so that it is compiled once for each type of outputs.
+impl<O> ResultsCore<O> {
     /// Stores consecutive results. Returns the number of those that were pending.
-    pub(super) fn put(
-        &self,
-        first: usize,
-        mut results: impl Iterator<Item = Result<O, Box<TaskError>>>,
-    ) -> usize {
+    pub(super) fn put(&self, first: usize, results: Vec<Result<O, Box<TaskError>>>) -> usize {
         let mut inner = self.lock();
-        let (before, had_arrived) = (inner.pending, !inner.arrived.is_empty());
+        let (before, had_arrived) = (inner.progress.pending, !inner.progress.arrived.is_empty());
         let mut surplus = Vec::new();
-        for (item, result) in (first..inner.slots.len()).zip(&mut results) {
-            match inner.is_pending(item) {
+        let mut item = first;
+        for result in results {
+            // There may be more than there are tasks.
+            match item < inner.slots.len() && inner.is_pending(item) {
                 true => inner.store(item, result),
                 false => surplus.push(result),
             }
+            item += 1;
         }
-        let number = before - inner.pending;
-        let announcement = inner.announcement(had_arrived);
+        let number = before - inner.progress.pending;
+        let announcement = inner.progress.announcement(had_arrived);
         drop(inner);
         if let Some(announcement) = announcement {
             self.announce(announcement);
         }
-        surplus.into_iter().for_each(panics::discard);
+        if !surplus.is_empty() {
+            discard_each(surplus);
+        }
         number
     }
 
-    /// The same, compiled once for all iterators: for errors, and for single results.
-    pub(super) fn put_few(
-        &self,
-        first: usize,
-        results: &mut dyn Iterator<Item = Result<O, Box<TaskError>>>,
-    ) -> usize {
-        self.put(first, results)
+    /// Completes those of some tasks that are pending with an error. Returns their number.
+    pub(super) fn fail(&self, items: Range<usize>, error: &TaskError) -> usize {
+        let mut inner = self.lock();
+        let (before, had_arrived) = (inner.progress.pending, !inner.progress.arrived.is_empty());
+        // Most often there are none: a promise is dropped when all are complete.
+        if before == 0 {
+            return 0;
+        }
+        for item in items.start..items.end.min(inner.slots.len()) {
+            if inner.is_pending(item) {
+                inner.store(item, Err(Box::new(error.clone())));
+            }
+        }
+        let number = before - inner.progress.pending;
+        let announcement = inner.progress.announcement(had_arrived);
+        drop(inner);
+        if let Some(announcement) = announcement {
+            self.announce(announcement);
+        }
+        number
     }
 }
 
-impl<O, R: ?Sized> Drop for ResultsCore<O, R> {
+/// Drops values of the program, each of which may panic.
+#[cold]
+fn discard_each<T>(mut values: Vec<T>) {
+    while let Some(value) = values.pop() {
+        panics::discard(value);
+    }
+}
+
+impl<O, R: ?Sized> Drop for PendingResults<O, R> {
     fn drop(&mut self) {
         // This may run on a thread that delivers results, and `Drop` of an output may panic.
-        let inner = self.inner.get_mut().unwrap_or_else(PoisonError::into_inner);
-        panics::discard(std::mem::take(&mut inner.slots));
-        panics::discard((inner.waker.take(), inner.watcher.take()));
+        panics::discard(std::mem::take(&mut self.slots));
+    }
+}
+
+impl Drop for Progress {
+    fn drop(&mut self) {
+        if self.waker.is_some() || self.watcher.is_some() {
+            panics::discard((self.waker.take(), self.watcher.take()));
+        }
     }
 }
 
@@ -205,6 +250,10 @@ mod tests {
     use std::task::{Context, Poll};
 
     use super::*;
+
+    fn any<O: Send>(core: &Arc<ResultsCore<O, ()>>) -> &ResultsCore<O> {
+        &**core
+    }
 
     /// Counts the drops that happen without the lock of the results.
     struct SeesLock(Weak<ResultsCore<SeesLock, ()>>, Arc<AtomicUsize>);
@@ -222,10 +271,10 @@ mod tests {
         let dropped = Arc::new(AtomicUsize::new(0));
         let output = || Ok(SeesLock(Arc::downgrade(&core), Arc::clone(&dropped)));
         assert_eq!(results.skip_pending(), Some(0));
-        assert_eq!(core.put(0, std::iter::repeat_with(output).take(2)), 1);
+        assert_eq!(any(&core).put(0, vec![output(), output()]), 1);
         assert_eq!(dropped.load(Ordering::SeqCst), 1);
         // More than there are tasks, in what was made before.
-        assert_eq!(core.put(1, vec![output(), output(), output()].into_iter()), 1);
+        assert_eq!(any(&core).put(1, vec![output(), output(), output()]), 1);
         assert_eq!(dropped.load(Ordering::SeqCst), 3);
     }
 
@@ -234,11 +283,12 @@ mod tests {
         let (core, mut results) = state_of::<u32, ()>(2, ());
         let polled = results.poll_next(&Context::from_waker(Waker::noop()), || None);
         assert!(matches!(polled, Poll::Pending));
-        assert_eq!(core.put(0, [Ok(1), Ok(2)].into_iter()), 2);
-        assert_eq!(results.wait_for_next(|| None), Ok(true));
+        assert_eq!(any(&core).put(0, vec![Ok(1), Ok(2)]), 2);
+        assert_eq!(results.wait_for_next(&|| None), Ok(true));
         assert_eq!((results.take_ready(), results.take_ready()), (Ok(1), Ok(2)));
         // As a promise does on drop.
-        assert_eq!(core.put(0, std::iter::repeat_with(|| Ok(3))), 0);
-        assert_eq!(results.wait_for_next(|| None), Ok(false));
+        assert_eq!(any(&core).put(0, vec![Ok(3), Ok(3), Ok(3)]), 0);
+        assert_eq!(any(&core).fail(0..usize::MAX, &TaskError::Cancelled), 0);
+        assert_eq!(results.wait_for_next(&|| None), Ok(false));
     }
 }
