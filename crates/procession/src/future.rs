@@ -9,12 +9,14 @@
 //! cancel the task.
 
 mod arrivals;
+mod awaiters;
 mod control;
 mod core;
 mod partials;
 mod poll;
 mod several;
 
+use std::any::Any;
 use std::fmt;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
@@ -25,12 +27,14 @@ use crate::task::TaskId;
 use crate::waiting::{self, AwaitedTask, Need};
 
 pub(crate) use self::arrivals::Arrivals;
+pub(crate) use self::awaiters::Watcher;
+use self::awaiters::call_each;
+use self::control::begin_to_wait;
 pub(crate) use self::control::{TaskControl, Waiter, Wake};
-pub(crate) use self::core::Watcher;
 #[cfg(test)]
 pub(crate) use self::core::promise;
 pub(crate) use self::core::{Core, Promise, promise_of_sent};
-use self::core::{Outcome, ResultState, call, mapped_promise};
+use self::core::{Outcome, ResultState, mapped_promise};
 pub(crate) use self::partials::EncodedPartial;
 pub use partials::{Partial, PartialError, Partials};
 pub use several::{AsCompleted, Unfinished, Until, Waited, as_completed, wait};
@@ -146,10 +150,7 @@ impl<T> Future<T> {
             return self.core.take(inner);
         }
         drop(inner);
-        let _waiting = waiting::begin([self.target()], Need::All)?;
-        if let Some(executor) = self.core.executor.as_ref().and_then(Weak::upgrade) {
-            executor.help_wait(self.core.id, &*self.core);
-        }
+        let _waiting = begin_to_wait(self.target(), &*self.core)?;
         self.core.take(self.core.wait_until_done(None).expect("no deadline"))
     }
 
@@ -357,15 +358,21 @@ impl<T> Future<T> {
     /// assert_eq!(future.result(), Ok(49));
     /// # }
     /// ```
-    pub fn on_done(&self, callback: impl FnOnce(&Result<T, TaskError>) + Send + 'static) {
+    pub fn on_done(&self, callback: impl FnOnce(&Result<T, TaskError>) + Send + 'static)
+    where
+        T: 'static,
+    {
+        let callback = Box::new(move |result: &dyn Any| {
+            callback(result.downcast_ref().expect("the type is that of the future"));
+        });
         let mut inner = self.core.lock();
         match inner.stage {
             ResultState::Pending | ResultState::Notifying | ResultState::InCallback(_) => {
-                inner.add_callback(Box::new(callback));
+                inner.awaiters.add_callback(callback);
             }
             ResultState::Consumed => {
                 drop(inner);
-                call(Box::new(callback), &Err(TaskError::AlreadyTaken));
+                call_each(vec![callback], &Err::<T, _>(TaskError::AlreadyTaken));
             }
             ResultState::Ready(ref result) => {
                 // The result is taken out of the lock while the callback runs.
@@ -373,7 +380,7 @@ impl<T> Future<T> {
                 let ResultState::Ready(result) = std::mem::replace(&mut inner.stage, shown) else {
                     unreachable!("just seen")
                 };
-                inner.add_callback(Box::new(callback));
+                inner.awaiters.add_callback(callback);
                 let result = result.map_err(|error| *error);
                 let mut inner = self.core.run_callbacks(&result, inner);
                 inner.stage = ResultState::ready(result);
@@ -409,32 +416,12 @@ impl<T> Future<T> {
     {
         let (promise, mut mapped) = mapped_promise(&self.core);
         mapped.cancels_on_drop = std::mem::take(&mut self.cancels_on_drop);
-        self.core.continue_with(Box::new(move |result| {
+        self.core.continue_with(move |result| {
             let mapped =
                 result.and_then(|output| panics::catch(|| f(output)).map_err(TaskError::from));
             promise.complete(mapped);
-        }));
+        });
         mapped
-    }
-
-    /// Sends `index` when the task is done. Returns false if it is done already.
-    pub(crate) fn watch(&self, sender: &Arc<Arrivals>, index: usize) -> bool {
-        let mut inner = self.core.lock();
-        let is_pending = !inner.is_done();
-        if is_pending {
-            inner.watchers.push(Watcher { sender: Arc::clone(sender), index });
-        }
-        is_pending
-    }
-
-    /// Ends a [`watch`](Self::watch).
-    fn unwatch(&self, sender: &Arc<Arrivals>) {
-        let mut inner = self.core.lock();
-        inner.watchers.retain(|watcher| !Arc::ptr_eq(&watcher.sender, sender));
-        // The memory that many simultaneous waits needed is not kept.
-        if inner.watchers.is_empty() {
-            inner.watchers.shrink_to_fit();
-        }
     }
 
     fn failed(&self) -> bool {

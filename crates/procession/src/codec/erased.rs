@@ -93,19 +93,33 @@ impl<F: TypedEncoding, T: Serialize + DeserializeOwned> DecodeTarget for Target<
 
     fn parse(&mut self, bytes: &[u8], deepest: u32) -> Parsed<()> {
         let Parsed { value, is_doubtful, is_too_deep } = F::parse(bytes, deepest);
-        let value = value.map(|value| self.value = Some(value));
+        let value = match value {
+            Ok(value) => {
+                self.value = Some(value);
+                Ok(())
+            }
+            Err(error) => Err(error),
+        };
         Parsed { value, is_doubtful, is_too_deep }
     }
 
     fn write(&self, out: &mut Vec<u8>) -> Result<bool, Refusal> {
-        self.value.as_ref().map_or(Ok(false), |value| F::write(value, out))
+        match &self.value {
+            Some(value) => F::write(value, out),
+            None => Ok(false),
+        }
     }
 
     fn write_kinds(&self, out: &mut Vec<u8>) -> Result<bool, Refusal> {
-        self.value.as_ref().map_or(Ok(false), |value| BinaryEncoding::write(value, out))
+        match &self.value {
+            Some(value) => BinaryEncoding::write(value, out),
+            None => Ok(false),
+        }
     }
 
     fn discard(&mut self) {
-        panics::discard(self.value.take());
+        if let Some(value) = self.value.take() {
+            panics::discard(value);
+        }
     }
 }

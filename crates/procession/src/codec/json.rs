@@ -35,9 +35,14 @@ const RAW: [&str; 2] = ["$serde_json::private::RawValue", "$serde_json::private:
 pub(super) fn read<T: DeserializeOwned>(bytes: &[u8], deepest: u32) -> Parsed<T> {
     let notes = Notes::new(deepest.min(DEEPEST_READ));
     let mut reader = serde_json::Deserializer::from_slice(bytes);
-    let value = T::deserialize(Watch::new(&mut reader, &notes));
-    let value = value.and_then(|value| reader.end().map(|()| value));
-    let value = value.map_err(|error| error.to_string());
+    // A `match`, and no closures: each would be compiled for each type.
+    let value = match T::deserialize(Watch::new(&mut reader, &notes)) {
+        Ok(value) => match reader.end() {
+            Ok(()) => Ok(value),
+            Err(error) => Err(error.to_string()),
+        },
+        Err(error) => Err(error.to_string()),
+    };
     Parsed { value, is_doubtful: notes.is_doubtful.get(), is_too_deep: notes.is_too_deep.get() }
 }
 
@@ -367,9 +372,15 @@ impl JsonCompound<'_, '_> {
         value.serialize(&mut *self.writer).map_err(|refusal| refusal.in_field(name))
     }
 
+    /// The value is a text. It is written as a key is: that is less code for each type than a writer of any value.
     fn raw<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), Refusal> {
-        let quoted = serde_json::to_vec(value).map_err(Refusal::custom)?;
-        let text: String = serde_json::from_slice(&quoted).map_err(Refusal::custom)?;
+        let mut quoted = Vec::new();
+        value.serialize(Key(&mut JsonWriter::new(&mut quoted)))?;
+        self.put_unquoted(&quoted)
+    }
+
+    fn put_unquoted(&mut self, quoted: &[u8]) -> Result<(), Refusal> {
+        let text: String = serde_json::from_slice(quoted).map_err(Refusal::custom)?;
         self.writer.put(text.as_bytes());
         Ok(())
     }

@@ -1,9 +1,11 @@
 //! [`TaskControl`]: what a future asks of its executor, for example to cancel its task.
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
+use crate::error::TaskError;
 use crate::executor::chunk::{ChunkExecutor, LocalChunkExecutor};
 use crate::task::TaskId;
+use crate::waiting::{self, AwaitedTask, Need, Waiting};
 
 /// What a future asks of its executor.
 pub(crate) trait TaskControl: Send + Sync {
@@ -45,4 +47,17 @@ pub(crate) trait Waiter {
 /// Wakes a thread that blocks in [`TaskControl::help_wait`].
 pub(crate) trait Wake: Send + Sync {
     fn wake(&self);
+}
+
+/// Called before a wait for one task. It is compiled once, and not for each type of results.
+pub(super) fn begin_to_wait(
+    target: AwaitedTask<'_>,
+    waiter: &dyn Waiter,
+) -> Result<Waiting, TaskError> {
+    let AwaitedTask { id, executor } = target;
+    let waiting = waiting::begin([target], Need::All)?;
+    if let Some(executor) = executor.and_then(Weak::upgrade) {
+        executor.help_wait(id, waiter);
+    }
+    Ok(waiting)
 }

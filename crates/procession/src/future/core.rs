@@ -2,13 +2,11 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
-use std::task::Waker;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use smallvec::SmallVec;
-
+use super::awaiters::{Awaiters, call_each};
 use super::partials::{EncodedPartial, PartialQueue};
-use super::{Arrivals, Future, TaskControl, Waiter, Wake};
+use super::{Future, TaskControl, Waiter, Wake};
 use crate::blob::Blob;
 use crate::codec::{DecodeOutput, Encoding, Refusal};
 use crate::error::{PoolError, TaskError};
@@ -35,57 +33,22 @@ pub(crate) struct Core<T> {
 /// A program may have a million of them, so what few futures have is behind a pointer.
 pub(super) struct CoreState<T> {
     pub(super) stage: ResultState<T>,
-    before_ready: Option<Box<BeforeReady<T>>>,
-    /// Waits for several futures, which get a message when the result is there.
-    pub(super) watchers: SmallVec<[Watcher; 1]>,
-    pub(super) waker: Option<Waker>,
-    wake: Option<Arc<dyn Wake>>,
-    /// The values that the task emits. `None`: there are none, and they were not asked for.
-    pub(super) partials: Option<Arc<PartialQueue>>,
-    /// Number of threads that wait for `done`.
-    waiting: usize,
-}
-
-/// What is called with the result before it can be had.
-struct BeforeReady<T> {
-    /// In the order in which they were added.
-    callbacks: Vec<Callback<T>>,
-    /// Takes the result in place of the future, which was mapped. Called last.
-    continuation: Option<Continuation<T>>,
+    pub(super) awaiters: Awaiters,
 }
 
 impl<T> CoreState<T> {
-    fn before_ready(&mut self) -> &mut BeforeReady<T> {
-        let none = || Box::new(BeforeReady { callbacks: Vec::new(), continuation: None });
-        self.before_ready.get_or_insert_with(none)
-    }
-
-    pub(super) fn add_callback(&mut self, callback: Callback<T>) {
-        self.before_ready().callbacks.push(callback);
-    }
-
-    fn take_callbacks(&mut self) -> Vec<Callback<T>> {
-        self.before_ready
-            .as_mut()
-            .map(|before| std::mem::take(&mut before.callbacks))
-            .unwrap_or_default()
-    }
-
     pub(super) fn is_done(&self) -> bool {
         !matches!(self.stage, ResultState::Pending | ResultState::Notifying)
     }
-}
 
-pub(super) type Callback<T> = Box<dyn FnOnce(&Result<T, TaskError>) + Send>;
-
-pub(super) type Continuation<T> = Box<dyn FnOnce(Result<T, TaskError>) + Send>;
-
-/// A wait for several futures, in one of these.
-pub(crate) struct Watcher {
-    /// Identifies the wait.
-    pub(crate) sender: Arc<Arrivals>,
-    /// Index of this future in the wait.
-    pub(crate) index: usize,
+    /// In a forked copy of the process: the parent process completes it, and calls the callbacks.
+    #[cold]
+    fn forked(&mut self) {
+        if !self.is_done() {
+            self.awaiters.before_ready = None;
+            self.stage = ResultState::ready(Err(TaskError::PoolBroken(PoolError::Forked)));
+        }
+    }
 }
 
 pub(super) enum ResultState<T> {
@@ -127,10 +90,8 @@ impl Outcome {
 impl<T> Core<T> {
     pub(super) fn lock(&self) -> MutexGuard<'_, CoreState<T>> {
         let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
-        if self.origin.is_forked() && !inner.is_done() {
-            // The parent process completes it, and calls the callbacks.
-            inner.before_ready = None;
-            inner.stage = ResultState::ready(Err(TaskError::PoolBroken(PoolError::Forked)));
+        if self.origin.is_forked() {
+            inner.forked();
         }
         inner
     }
@@ -141,21 +102,23 @@ impl<T> Core<T> {
     ) -> Option<MutexGuard<'_, CoreState<T>>> {
         let mut inner = self.lock();
         while !inner.is_done() {
-            let left = match deadline {
-                None => None,
-                Some(deadline) => Some(deadline.checked_duration_since(Instant::now())?),
-            };
-            inner.waiting += 1;
-            inner = match left {
-                None => self.done.wait(inner).unwrap_or_else(PoisonError::into_inner),
-                Some(left) => {
-                    let waited = self.done.wait_timeout(inner, left);
-                    waited.unwrap_or_else(PoisonError::into_inner).0
-                }
-            };
-            inner.waiting -= 1;
+            let left = time_left(deadline)?;
+            inner.awaiters.waiting += 1;
+            let waited = self.done.wait_timeout(inner, left);
+            inner = waited.unwrap_or_else(PoisonError::into_inner).0;
+            inner.awaiters.waiting -= 1;
         }
         Some(inner)
+    }
+}
+
+/// How long to wait at once. `None`: the deadline has passed.
+fn time_left(deadline: Option<Instant>) -> Option<Duration> {
+    /// Without a deadline the wait begins anew.
+    const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+    match deadline {
+        None => Some(DAY),
+        Some(deadline) => deadline.checked_duration_since(Instant::now()),
     }
 }
 
@@ -173,7 +136,7 @@ impl<T> Waiter for Core<T> {
     }
 
     fn wake_by(&self, wake: Option<Arc<dyn Wake>>) {
-        self.lock().wake = wake;
+        self.lock().awaiters.wake = wake;
     }
 }
 
@@ -233,15 +196,7 @@ fn new<T: Send + 'static>(
         running,
         decode,
         origin: Origin::here(),
-        inner: Mutex::new(CoreState {
-            stage: ResultState::Pending,
-            before_ready: None,
-            watchers: SmallVec::new(),
-            waker: None,
-            wake: None,
-            partials: None,
-            waiting: 0,
-        }),
+        inner: Mutex::new(CoreState { stage: ResultState::Pending, awaiters: Awaiters::default() }),
         done: Condvar::new(),
     });
     let promise = Promise { core: Some(Arc::clone(&core)) };
@@ -347,10 +302,10 @@ impl<T> Core<T> {
         T: Send + 'static,
     {
         let mut inner = self.lock();
-        if inner.partials.is_some() {
+        if inner.awaiters.partials.is_some() {
             inner = self.close_partials(inner);
         }
-        if inner.before_ready.is_none() {
+        if inner.awaiters.before_ready.is_none() {
             return self.publish(inner, result);
         }
         inner.stage = ResultState::Notifying;
@@ -369,49 +324,52 @@ impl<T> Core<T> {
         &'c self,
         result: &Result<T, TaskError>,
         mut inner: MutexGuard<'c, CoreState<T>>,
-    ) -> MutexGuard<'c, CoreState<T>> {
+    ) -> MutexGuard<'c, CoreState<T>>
+    where
+        T: 'static,
+    {
         loop {
-            let callbacks = inner.take_callbacks();
+            let callbacks = inner.awaiters.take_callbacks();
             if callbacks.is_empty() {
                 return inner;
             }
             drop(inner);
-            for callback in callbacks {
-                call(callback, result);
-            }
+            call_each(callbacks, result);
             inner = self.lock();
         }
     }
 
     /// Makes the result available, and wakes all that wait for it.
-    fn publish(&self, mut inner: MutexGuard<'_, CoreState<T>>, result: Result<T, TaskError>) {
-        let before_ready = inner.before_ready.take();
-        if let Some(continuation) = before_ready.and_then(|before| before.continuation) {
+    fn publish(&self, mut inner: MutexGuard<'_, CoreState<T>>, result: Result<T, TaskError>)
+    where
+        T: 'static,
+    {
+        if let Some(continuation) = inner.awaiters.take_continuation() {
             inner.stage = ResultState::Consumed;
             drop(inner);
-            return continuation(result);
+            return continuation(&mut Some(result));
         }
         inner.stage = ResultState::ready(result);
-        let waker = inner.waker.take();
-        let watchers = std::mem::take(&mut inner.watchers);
-        let wake = inner.wake.take();
-        let is_awaited = inner.waiting > 0;
+        let told = inner.awaiters.take();
         drop(inner);
-        if is_awaited {
-            self.done.notify_all();
-        }
-        tell(wake, waker, watchers);
+        told.tell(&self.done);
     }
 
     /// Passes the result to `continuation`, now or when the task ends. The future has been consumed.
-    pub(super) fn continue_with(&self, continuation: Continuation<T>) {
+    pub(super) fn continue_with(
+        &self,
+        continuation: impl FnOnce(Result<T, TaskError>) + Send + 'static,
+    ) where
+        T: 'static,
+    {
         let mut inner = self.lock();
-        if !inner.is_done() {
-            inner.before_ready().continuation = Some(continuation);
-            return;
+        if inner.is_done() {
+            return continuation(self.take(inner));
         }
-        let result = self.take(inner);
-        continuation(result);
+        inner.awaiters.set_continuation(Box::new(move |result| {
+            let result = result.downcast_mut::<Option<Result<T, TaskError>>>();
+            continuation(result.and_then(Option::take).expect("the type is that of the future"));
+        }));
     }
 
     /// Takes the result of a future that is done.
@@ -429,22 +387,4 @@ impl<T: Send + 'static> Drop for Promise<T> {
             core.complete(Err(TaskError::Cancelled));
         }
     }
-}
-
-/// Tells all that wait without a thread of their own that the result is there. It is compiled once, and not for each type.
-fn tell(wake: Option<Arc<dyn Wake>>, waker: Option<Waker>, watchers: SmallVec<[Watcher; 1]>) {
-    if let Some(wake) = wake {
-        wake.wake();
-    }
-    if let Some(waker) = waker {
-        let _ = panics::catch(|| waker.wake());
-    }
-    for Watcher { sender, index } in watchers {
-        sender.send(index);
-    }
-}
-
-/// Calls a callback. A panic in it is reported by the panic hook and otherwise ignored.
-pub(super) fn call<T>(callback: Callback<T>, result: &Result<T, TaskError>) {
-    let _ = panics::catch(|| callback(result));
 }

@@ -185,7 +185,7 @@ impl<T> Core<T> {
         }
         let mut inner = self.lock();
         let is_over = !matches!(inner.stage, ResultState::Pending);
-        let queue = Arc::clone(inner.partials.get_or_insert_with(|| Arc::new(PartialQueue::new())));
+        let queue = inner.awaiters.partials();
         drop(inner);
         if is_over {
             queue.close();
@@ -204,7 +204,7 @@ impl<T> Core<T> {
         &'c self,
         inner: MutexGuard<'c, CoreState<T>>,
     ) -> MutexGuard<'c, CoreState<T>> {
-        let partials = inner.partials.clone();
+        let partials = inner.awaiters.partials.clone();
         // Closing calls a waker.
         drop(inner);
         if let Some(partials) = partials {

@@ -17,7 +17,7 @@ impl<T> Drop for Future<T> {
         }
         // Dropping the waker calls code of the runtime, so it happens without the lock.
         if self.was_polled {
-            let waker = self.core.lock().waker.take();
+            let waker = self.core.lock().awaiters.waker.take();
             panics::discard(waker);
         }
     }
@@ -33,7 +33,7 @@ impl<T> std::future::Future for Future<T> {
         if inner.is_done() {
             return Poll::Ready(self.core.take(inner));
         }
-        let is_known = inner.waker.as_ref().is_some_and(|known| known.will_wake(waker));
+        let is_known = inner.awaiters.waker.as_ref().is_some_and(|known| known.will_wake(waker));
         drop(inner);
         if !is_known {
             // Cloning and dropping a waker calls code of the runtime: without the lock.
@@ -42,7 +42,7 @@ impl<T> std::future::Future for Future<T> {
             if inner.is_done() {
                 return Poll::Ready(self.core.take(inner));
             }
-            let before = inner.waker.replace(waker);
+            let before = inner.awaiters.waker.replace(waker);
             drop(inner);
             drop(before);
             self.was_polled = true;

@@ -352,7 +352,7 @@ mod tests {
     /// The number of waits that the futures have stored, and the largest capacity for them.
     fn registered<'f>(futures: impl IntoIterator<Item = &'f Future<usize>>) -> (usize, usize) {
         let sizes = futures.into_iter().map(|future| {
-            let watchers = &future.core.lock().watchers;
+            let watchers = &future.core.lock().awaiters.watchers;
             (watchers.len(), watchers.capacity())
         });
         sizes.fold((0, 0), |(len, room), (more, more_room)| (len + more, room.max(more_room)))

@@ -176,14 +176,12 @@ impl<O> ResultsCore<O> {
         let mut inner = self.lock();
         let (before, had_arrived) = (inner.progress.pending, !inner.progress.arrived.is_empty());
         let mut surplus = Vec::new();
-        let mut item = first;
-        for result in results {
+        for (item, result) in (first..).zip(results) {
             // There may be more than there are tasks.
             match item < inner.slots.len() && inner.is_pending(item) {
                 true => inner.store(item, result),
                 false => surplus.push(result),
             }
-            item += 1;
         }
         let number = before - inner.progress.pending;
         let announcement = inner.progress.announcement(had_arrived);
