@@ -138,7 +138,7 @@ impl<T: Task> LocalChunk for TypedChunk<T> {
             let announcement = if inner.is_pending(item) {
                 let had_arrived = !inner.progress.arrived.is_empty();
                 inner.store(item, result);
-                inner.progress.announcement(had_arrived)
+                inner.progress.announcement(item..item + 1, had_arrived)
             } else {
                 drop(inner);
                 panics::discard(result);

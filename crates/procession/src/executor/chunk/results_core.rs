@@ -49,10 +49,7 @@ pub(super) enum Slot<O> {
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Awaited {
     All,
-    /// The result with this index, which is pending.
     One(usize),
-    /// It has arrived.
-    IsThere,
 }
 
 /// The state and the results of a chunk of `len` tasks, all of them pending.
@@ -61,15 +58,17 @@ pub(super) fn state_of<O: Send + 'static, R: Send + 'static>(
     rest: R,
 ) -> (Arc<ResultsCore<O, R>>, Results<O>) {
     let id = TaskId::next_many(len);
-    let mut slots = Vec::with_capacity(len);
-    for _ in 0..len {
-        slots.push(Slot::Pending);
-    }
-    let inner = PendingResults { slots, progress: Progress::new(len), rest };
+    let inner = PendingResults { slots: pending(len), progress: Progress::new(len), rest };
     let (signal, inner) = (ConsumerSignal::default(), Mutex::new(inner));
     let state = Arc::new(ResultsCore { id, signal, inner });
     let results = Results::new(Arc::clone(&state) as Arc<ResultsCore<O>>, len);
     (state, results)
+}
+
+fn pending<O>(len: usize) -> Vec<Slot<O>> {
+    let mut slots = Vec::new();
+    slots.resize_with(len, || Slot::Pending);
+    slots
 }
 
 /// Whom to tell of results, when the lock is released.
@@ -113,19 +112,20 @@ impl Progress {
         if self.watcher.is_some() {
             self.arrived.push(item);
         }
-        if self.awaited == Some(Awaited::One(item)) {
-            self.awaited = Some(Awaited::IsThere);
-        }
     }
 
-    /// Whom to tell of the results that were just stored. `had_arrived`: there were results for the watcher before, so
-    /// it was told already.
+    /// Whom to tell of these results, which were just stored. `had_arrived`: there were results for the watcher before,
+    /// so it was told already.
     #[inline]
-    pub(super) fn announcement(&mut self, had_arrived: bool) -> Option<Announcement> {
+    pub(super) fn announcement(
+        &mut self,
+        stored: Range<usize>,
+        had_arrived: bool,
+    ) -> Option<Announcement> {
         let is_enough = match self.awaited {
-            None | Some(Awaited::One(_)) => false,
+            None => false,
             Some(Awaited::All) => self.pending == 0,
-            Some(Awaited::IsThere) => true,
+            Some(Awaited::One(next)) => stored.contains(&next),
         };
         let is_news = !had_arrived && !self.arrived.is_empty();
         if is_enough || is_news { Some(self.announce(is_enough, is_news)) } else { None }
@@ -176,6 +176,7 @@ impl<O> ResultsCore<O> {
         let mut inner = self.lock();
         let (before, had_arrived) = (inner.progress.pending, !inner.progress.arrived.is_empty());
         let mut surplus = Vec::new();
+        let stored = first..first + results.len();
         for (item, result) in (first..).zip(results) {
             // There may be more than there are tasks.
             match item < inner.slots.len() && inner.is_pending(item) {
@@ -184,7 +185,7 @@ impl<O> ResultsCore<O> {
             }
         }
         let number = before - inner.progress.pending;
-        let announcement = inner.progress.announcement(had_arrived);
+        let announcement = inner.progress.announcement(stored, had_arrived);
         drop(inner);
         if let Some(announcement) = announcement {
             self.announce(announcement);
@@ -203,13 +204,14 @@ impl<O> ResultsCore<O> {
         if before == 0 {
             return 0;
         }
-        for item in items.start..items.end.min(inner.slots.len()) {
+        let items = items.start..items.end.min(inner.slots.len());
+        for item in items.clone() {
             if inner.is_pending(item) {
                 inner.store(item, Err(Box::new(error.clone())));
             }
         }
         let number = before - inner.progress.pending;
-        let announcement = inner.progress.announcement(had_arrived);
+        let announcement = inner.progress.announcement(items, had_arrived);
         drop(inner);
         if let Some(announcement) = announcement {
             self.announce(announcement);
