@@ -276,24 +276,23 @@ impl<O> Results<O> {
 
     /// Waits for at least one result, and takes all that follow without a gap.
     fn fetch(&mut self) -> Vec<Slot<O>> {
-        let mut inner = self.state.lock();
-        if self.is_empty || self.next == inner.slots.len() {
+        let (state, next) = (&*self.state, self.next);
+        if self.is_empty || next == self.len {
             return Vec::new();
         }
-        let mut timeout = Some(WAIT_FOR_ALL);
-        while inner.progress.pending > 0
-            && (timeout.is_some() || matches!(inner.slots[self.next], Slot::Pending))
-        {
-            let awaited = if timeout.is_some() { Awaited::All } else { Awaited::One(self.next) };
-            inner.progress.set_awaited(Some(awaited));
-            self.state.signal.reset();
-            drop(inner);
-            self.state.signal.wait(timeout.take());
-            inner = self.state.lock();
-        }
-        // Also what a poll has set.
-        inner.progress.set_awaited(None);
-        take_ready(&mut inner, &mut self.next, &mut self.is_empty)
+        state.signal.wait_until(WAIT_FOR_ALL, &|has_waited| {
+            let mut inner = state.lock();
+            let is_enough = inner.progress.pending == 0
+                || (has_waited && !matches!(inner.slots[next], Slot::Pending));
+            let awaited = if has_waited { Awaited::One(next) } else { Awaited::All };
+            // `None` also in place of what a poll has set.
+            inner.progress.set_awaited((!is_enough).then_some(awaited));
+            if !is_enough {
+                state.signal.reset();
+            }
+            is_enough
+        });
+        take_ready(&mut state.lock(), &mut self.next, &mut self.is_empty)
     }
 }
 

@@ -4,7 +4,7 @@
 use std::panic::resume_unwind;
 use std::sync::Arc;
 
-use super::chunk::{self, ChunkEnd, LocalChunkExecutor, Results};
+use super::chunk::{self, ChunkEnd, ChunkExecutor, LocalChunkExecutor, Results};
 use super::{Engine, Job};
 use crate::error::TaskError;
 use crate::future::{Future, TaskControl};
@@ -69,54 +69,47 @@ impl<'e, E: Engine + ?Sized, I: Iterator<Item: Task>> TaskFeed<'e, E, I> {
     pub(super) fn hand_over(
         &mut self,
         ahead: usize,
-        mut put: impl FnMut(Ahead<<I::Item as Task>::Output>),
+        put: &mut dyn FnMut(Ahead<<I::Item as Task>::Output>),
     ) -> bool {
         let Some(tasks) = &mut self.tasks else { return false };
-        let local = self.control.as_deref().and_then(|control| control.local_chunks());
-        if let Some(executor) = local
-            && let size @ 2.. = executor.chunk_size()
-        {
-            if ahead >= executor.chunks_ahead() {
-                return false;
+        let control = self.control.as_deref();
+        let most_ahead = || self.executor.ahead();
+        let has_more = match step(control, self.have_blobs, ahead, &most_ahead) {
+            Step::Wait => return false,
+            Step::Local(executor, size) => Self::hand_over_local(tasks, executor, size, put),
+            Step::One => match tasks.next() {
+                Some(task) => {
+                    put(Ahead::One(self.submit(task)));
+                    true
+                }
+                None => false,
+            },
+            Step::Chunk(chunks, size) => {
+                let (chunk, end) = chunk::encode(tasks, size);
+                if let Some((chunk, results)) = chunk {
+                    chunks.enqueue_chunk(chunk, self.options);
+                    put(Ahead::Chunk(results));
+                }
+                match end {
+                    ChunkEnd::More => true,
+                    ChunkEnd::End => false,
+                    ChunkEnd::HasBlobs(task) => {
+                        self.have_blobs = true;
+                        put(Ahead::One(self.submit(task)));
+                        true
+                    }
+                    ChunkEnd::Refused(error) => {
+                        put(Ahead::Failed(error));
+                        true
+                    }
+                    ChunkEnd::Panic(panic) => resume_unwind(panic),
+                }
             }
-            if !Self::hand_over_local(tasks, executor, size, put) {
-                self.tasks = None;
-            }
-            return self.tasks.is_some();
-        }
-        let chunks = self.control.as_deref().and_then(|control| control.chunks());
-        let chunk = chunks.filter(|_| !self.have_blobs).map(|chunks| (chunks, chunks.chunk_size()));
-        let chunk = chunk.filter(|(_, size)| *size > 1);
-        let max = match chunk {
-            Some((chunks, _)) => chunks.chunks_ahead(),
-            None => self.executor.ahead().max(1),
         };
-        if ahead >= max {
-            return false;
+        if !has_more {
+            self.tasks = None;
         }
-        let Some((chunks, size)) = chunk else {
-            match tasks.next() {
-                Some(task) => put(Ahead::One(self.submit(task))),
-                None => self.tasks = None,
-            }
-            return self.tasks.is_some();
-        };
-        let (chunk, end) = chunk::encode(tasks, size);
-        if let Some((chunk, results)) = chunk {
-            chunks.enqueue_chunk(chunk, self.options);
-            put(Ahead::Chunk(results));
-        }
-        match end {
-            ChunkEnd::More => {}
-            ChunkEnd::End => self.tasks = None,
-            ChunkEnd::HasBlobs(task) => {
-                self.have_blobs = true;
-                put(Ahead::One(self.submit(task)));
-            }
-            ChunkEnd::Refused(error) => put(Ahead::Failed(error)),
-            ChunkEnd::Panic(panic) => resume_unwind(panic),
-        }
-        self.tasks.is_some()
+        has_more
     }
 
     /// The same for a chunk of tasks that are run in this process. Returns false after the last task.
@@ -124,7 +117,7 @@ impl<'e, E: Engine + ?Sized, I: Iterator<Item: Task>> TaskFeed<'e, E, I> {
         tasks: &mut I,
         executor: &dyn LocalChunkExecutor,
         size: usize,
-        mut put: impl FnMut(Ahead<<I::Item as Task>::Output>),
+        put: &mut dyn FnMut(Ahead<<I::Item as Task>::Output>),
     ) -> bool {
         let (chunk, end) = chunk::collect(tasks, size);
         if let Some((chunk, results)) = chunk {
@@ -140,8 +133,7 @@ impl<'e, E: Engine + ?Sized, I: Iterator<Item: Task>> TaskFeed<'e, E, I> {
 
     fn submit(&self, task: I::Item) -> Future<<I::Item as Task>::Output> {
         let (job, future) = Job::new(task, self.executor.canceller());
-        let pool = self.control.as_deref().and_then(|control| control.chunks());
-        match pool.filter(|_| self.options != TaskOptions::new()) {
+        match takes_options(self.control.as_deref(), &self.options) {
             Some(pool) => pool.enqueue_with(job, self.options),
             None => self.executor.enqueue(job),
         }
@@ -153,4 +145,51 @@ impl<'e, E: Engine + ?Sized, I: Iterator<Item: Task>> TaskFeed<'e, E, I> {
         let (least, most) = self.tasks.as_ref().map_or((0, Some(0)), Iterator::size_hint);
         (least.saturating_add(more), most.and_then(|most| most.checked_add(more)))
     }
+}
+
+/// What to hand over next.
+enum Step<'c> {
+    /// Nothing: there is enough ahead.
+    Wait,
+    One,
+    /// A chunk of at most this number of tasks.
+    Chunk(&'c dyn ChunkExecutor, usize),
+    /// The same in this process.
+    Local(&'c dyn LocalChunkExecutor, usize),
+}
+
+// These two are compiled once, and not for each type of task.
+
+/// `most_ahead`: the number of tasks that an executor without chunks wants ahead.
+fn step<'c>(
+    control: Option<&'c dyn TaskControl>,
+    have_blobs: bool,
+    ahead: usize,
+    most_ahead: &dyn Fn() -> usize,
+) -> Step<'c> {
+    if let Some(executor) = control.and_then(TaskControl::local_chunks)
+        && let size @ 2.. = executor.chunk_size()
+    {
+        return if ahead < executor.chunks_ahead() {
+            Step::Local(executor, size)
+        } else {
+            Step::Wait
+        };
+    }
+    let chunks = control.and_then(TaskControl::chunks).filter(|_| !have_blobs);
+    let chunk = chunks.map(|chunks| (chunks, chunks.chunk_size())).filter(|(_, size)| *size > 1);
+    let (most, step) = match chunk {
+        Some((chunks, size)) => (chunks.chunks_ahead(), Step::Chunk(chunks, size)),
+        None => (most_ahead().max(1), Step::One),
+    };
+    if ahead < most { step } else { Step::Wait }
+}
+
+/// The executor's interface for a task with options of its own, if it has such options.
+fn takes_options<'c>(
+    control: Option<&'c dyn TaskControl>,
+    options: &TaskOptions,
+) -> Option<&'c dyn ChunkExecutor> {
+    let pool = control.and_then(TaskControl::chunks);
+    pool.filter(|_| *options != TaskOptions::new())
 }

@@ -112,7 +112,7 @@ impl<'e, E: Engine + ?Sized, I: Iterator<Item: Task>> Map<'e, E, I> {
         let Self { feed, ahead, outstanding, has_room } = self;
         let mut has_more = true;
         while has_more {
-            has_more = feed.hand_over(ahead.len(), |next| {
+            has_more = feed.hand_over(ahead.len(), &mut |next| {
                 *outstanding += next.len();
                 ahead.push_back(next);
             });

@@ -73,7 +73,7 @@ impl<'e, E: Engine + ?Sized, I: Iterator<Item: Task>> MapUnordered<'e, E, I> {
         let Self { feed, ahead, ready, next_index, sender, .. } = self;
         let mut has_more = true;
         while has_more {
-            has_more = feed.hand_over(ahead.len() + ready.len(), |next| {
+            has_more = feed.hand_over(ahead.len() + ready.len(), &mut |next| {
                 let key = *next_index;
                 *next_index += next.len();
                 match &next {

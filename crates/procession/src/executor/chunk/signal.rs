@@ -27,8 +27,18 @@ impl ConsumerSignal {
         self.changed.notify_one();
     }
 
+    /// Waits until `is_enough`, which looks at the results. If they are not enough, it says under their lock what is
+    /// awaited, and calls [`reset`](Self::reset). The first wait lasts at most for `timeout`; after it, `is_enough` is
+    /// called with `true`.
+    pub(super) fn wait_until(&self, timeout: Duration, is_enough: &dyn Fn(bool) -> bool) {
+        let mut timeout = Some(timeout);
+        while !is_enough(timeout.is_none()) {
+            self.wait(timeout.take());
+        }
+    }
+
     /// Waits until it is set, at most for `timeout`. It may be set by what the consumer waited for before.
-    pub(super) fn wait(&self, timeout: Option<Duration>) {
+    fn wait(&self, timeout: Option<Duration>) {
         let is_set = self.lock();
         let is_unset = |is_set: &mut bool| !*is_set;
         match timeout {
