@@ -1,4 +1,4 @@
-//! The two checks that a value is decoded equal: [`check_before_sending`] and [`verified`]. Both encode it again.
+//! The two checks that a value is decoded equal: [`check_before_sending`] and [`verify`]. Both encode it again.
 
 use std::borrow::Cow;
 

@@ -52,7 +52,7 @@ pub(super) struct JsonWriter<'w> {
     depth: u32,
     /// The number of `Some` and newtype structs around the value.
     wrappers: u32,
-    /// The value needs [`check_before_sending`](super::check_before_sending).
+    /// The value needs [`check_before_sending`](super::checks::check_before_sending).
     pub(super) is_doubtful: bool,
     /// The number of keys that are those of objects which stand for blobs.
     pub(super) marks: usize,

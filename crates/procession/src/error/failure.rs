@@ -45,7 +45,7 @@ pub struct Cause {
 struct EncodedError {
     /// The name of its type.
     of: String,
-    /// In [`Encoding::Binary`], two hexadecimal digits a byte.
+    /// In [`Encoding::Binary`](crate::Encoding::Binary), two hexadecimal digits a byte.
     hex: String,
 }
 

@@ -13,7 +13,7 @@ use crate::codec::refusal::Refusal;
 pub(in crate::codec) struct BinaryWriter<'w> {
     out: &'w mut Vec<u8>,
     depth: u32,
-    /// The value needs [`check_before_sending`](crate::codec::check_before_sending).
+    /// The value needs [`check_before_sending`](crate::codec::checks::check_before_sending).
     pub(in crate::codec) is_doubtful: bool,
 }
 
