@@ -72,6 +72,32 @@ fn a_run_that_goes_without_a_sandbox_says_in_its_log_what_is_missing() {
     }
 }
 
+#[test]
+#[cfg(target_os = "linux")]
+fn a_destination_that_only_a_superuser_can_write_in_is_refused_to_workers_in_a_sandbox() {
+    let place = Sandbox::new();
+    let dest = place.path("of-another");
+    std::fs::create_dir(&dest).unwrap();
+    if std::os::unix::fs::chown(&dest, Some(65534), Some(65534)).is_err() {
+        crate::programs::skipped("only a superuser can give a directory to another user");
+        return;
+    }
+    let run = |args: &[&str]| place.run(&[&["br", "-d", "of-another"], args].concat());
+    if kernel_has_all_layers() {
+        for args in [&[][..], &["--sandbox", "basic"], &["--sandbox", "strict"]] {
+            let refused = run(args).expect(3);
+            for told in ["of-another", "chown", "--sandbox none", "Permission denied"] {
+                assert!(refused.stderr.contains(told), "{refused:?}");
+            }
+            assert!(place.files("of-another").is_empty(), "{args:?}");
+        }
+    }
+    for args in [&["--sandbox", "none"][..], &["--mode", "threads"]] {
+        run(args).expect(0);
+        assert_eq!(place.flags("of-another").len(), 1, "{args:?}");
+    }
+}
+
 /// Whether Linux has what the sandbox is made of, asked without the library that is tested.
 #[cfg(target_os = "linux")]
 fn kernel_has_all_layers() -> bool {

@@ -124,7 +124,8 @@ impl Sandbox {
         }
     }
 
-    /// Allows reading this file, or this directory with all in it. It must exist when a worker starts.
+    /// Allows reading this file, or this directory with all in it. It must exist when a worker starts. In a program
+    /// that runs as root the worker's user must have the right to read it: a worker gives the rights of a superuser up.
     ///
     /// ```
     /// # use procession::Sandbox;
@@ -135,7 +136,8 @@ impl Sandbox {
         self
     }
 
-    /// Allows reading and writing there, and new files.
+    /// Allows reading and writing there, and new files. As for [`read`](Self::read), the worker's user must have
+    /// the right to do so.
     ///
     /// ```
     /// # use procession::Sandbox;

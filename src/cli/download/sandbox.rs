@@ -3,15 +3,28 @@
 use std::env;
 use std::ffi::OsStr;
 use std::io;
-use std::path::{self, Path};
+use std::path::{self, Path, PathBuf};
 
 use procession::{Allow, Builder, PoolError, ProcessPool, Sandbox};
 use procession_journal::{Level, LogEvent};
 use procession_os::threads;
 use serde_json::{Map, Value};
+use thiserror::Error;
 
 use crate::cli::options::SandboxOption;
 use crate::cli::run_log;
+
+/// A directory that only the rights of a superuser open, which workers in a sandbox do not have.
+#[derive(Debug, Error)]
+#[error(
+    "workers in a sandbox cannot write in {}: {error}; they have no rights of a superuser: let the user of this \
+     program write in it (chown or chmod), name another directory, or use --sandbox none",
+    dir.display()
+)]
+struct OnlySuperuserWrites {
+    dir: PathBuf,
+    error: io::Error,
+}
 
 /// Builds a pool whose workers are in a sandbox, with `auto` where this system has all of its layers. Where it
 /// has not, the log says which is missing.
@@ -71,7 +84,47 @@ fn build_in(
     for (name, value) in env::vars_os().filter(|(name, _)| is_of_network(name)) {
         pool = pool.worker_env(name, value);
     }
-    Ok(pool.sandbox(sandbox).build()?)
+    // First, since a system without the layers of the sandbox leaves workers their rights.
+    let pool = pool.sandbox(sandbox).build()?;
+    check_without_superuser(written)?;
+    Ok(pool)
+}
+
+/// Makes a file in each of the directories, in a thread without the rights of a superuser. In processes that have
+/// none, what [`save::prepare`](crate::files::save::prepare) found out holds for workers as well.
+#[cfg(target_os = "linux")]
+fn check_without_superuser(dirs: &[&Path]) -> Result<(), OnlySuperuserWrites> {
+    use rustix::thread::{CapabilitySet, capabilities, set_capabilities};
+    use std::thread;
+
+    let Ok(mut rights) = capabilities(None) else { return Ok(()) };
+    if !rights.effective.contains(CapabilitySet::DAC_OVERRIDE) {
+        return Ok(());
+    }
+    rights.effective = CapabilitySet::empty();
+    let check = || {
+        // Of this thread only.
+        if set_capabilities(None, rights).is_err() {
+            return Ok(());
+        }
+        dirs.iter().try_for_each(|dir| match tempfile::tempfile_in(dir) {
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+                Err(OnlySuperuserWrites { dir: dir.to_path_buf(), error })
+            }
+            _ => Ok(()),
+        })
+    };
+    thread::scope(|scope| {
+        let thread = thread::Builder::new().spawn_scoped(scope, check);
+        // Without a thread, each file that cannot be saved is an error of its own.
+        thread.map_or(Ok(()), |thread| thread.join().unwrap_or(Ok(())))
+    })
+}
+
+/// Pools in a sandbox are not built there.
+#[cfg(not(target_os = "linux"))]
+fn check_without_superuser(_: &[&Path]) -> Result<(), OnlySuperuserWrites> {
+    Ok(())
 }
 
 /// Variables about proxies and certificates, which a worker in a sandbox does not inherit.
