@@ -246,7 +246,7 @@ fn a_run_that_could_write_nothing_is_reported_as_such() {
 fn what_makes_no_sense_is_refused_with_what_would() {
     let place = Sandbox::new();
     let none = place.run(&["logs"]).expect(3);
-    assert!(none.stderr.contains("there are no logs of runs in logs"), "{none:?}");
+    assert!(none.stderr.contains("there are no logs of runs in logs: go to "), "{none:?}");
     assert!(place.run(&["logs", "--list"]).expect(0).stdout.contains("no logs of runs"));
     for mode in ["sequential", "threads"] {
         place.run(&["br", "--mode", mode]).expect(0);

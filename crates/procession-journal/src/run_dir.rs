@@ -52,7 +52,11 @@ pub enum RunDirError {
 #[derive(Debug, Error)]
 pub enum FindError {
     /// The directory has no logs of runs.
-    #[error("there are no logs of runs in {}", logs.display())]
+    #[error(
+        "there are no logs of runs in {}: go to the directory in which the run was started, or name its logs \
+         (--log-dir DIR)",
+        logs.display()
+    )]
     None {
         /// The directory.
         logs: PathBuf,
