@@ -64,6 +64,12 @@ fn usage_errors_name_the_option_and_what_it_takes() {
     let mut command = place.coordinator(&["br", "-d"]);
     let ran = crate::programs::RunningProgram::start(command.arg(no_text)).wait().expect(2);
     assert!(ran.stderr.contains("--dest DIR must be a UTF-8 path"), "{ran:?}");
+    // What is no text may be the directory that the program runs in: it is shown, too.
+    std::fs::create_dir(place.path(no_text)).unwrap();
+    let mut command = place.coordinator(&["br"]);
+    let command = command.current_dir(place.path(no_text));
+    let ran = crate::programs::RunningProgram::start(command).wait().expect(2);
+    assert!(ran.stderr.contains("\u{fffd}/downloads: it is not UTF-8"), "{ran:?}");
     let ran = place.run(&["--mode", "fibers"]).expect(2);
     assert!(
         ran.stderr.contains("[possible values: sequential, threads, processes, hosts]"),

@@ -229,7 +229,7 @@ fn resolve_dest(dest: &Path) -> Result<PathBuf, SettingsError> {
         .map_err(|source| SettingsError::Dest { path: dest.to_owned(), source })?;
     match absolute.to_str() {
         Some(_) => Ok(absolute),
-        None => Err(SettingsError::DestNotUnicode(dest.to_owned())),
+        None => Err(SettingsError::DestNotUnicode(absolute)),
     }
 }
 
