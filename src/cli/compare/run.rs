@@ -120,8 +120,8 @@ pub(super) enum RunError {
     Stopped,
     #[error("cannot run it: {0}")]
     Io(#[source] io::Error),
-    #[error("it ended with {status}: {last_line}")]
-    ExitStatus { status: ExitStatus, last_line: String },
+    #[error("it ended with {status}{said}")]
+    ExitStatus { status: ExitStatus, said: String },
     #[error("its output {output:?} is invalid: {error}")]
     Output {
         output: String,
@@ -159,8 +159,10 @@ pub(super) fn run_program(
     if !status.code().is_some_and(|code| codes.contains(&code)) {
         let stderr = fs::read(&err).unwrap_or_default();
         let stderr = String::from_utf8_lossy(&stderr);
-        let last_line = stderr.lines().rfind(|line| !line.trim().is_empty()).unwrap_or("nothing");
-        return Err(RunError::ExitStatus { status, last_line: last_line.to_owned() });
+        let last_line = stderr.lines().rfind(|line| !line.trim().is_empty());
+        let said =
+            last_line.map_or(", and printed no error".to_owned(), |line| format!(": {line}"));
+        return Err(RunError::ExitStatus { status, said });
     }
     Ok((usage, fs::read_to_string(&out)?))
 }
@@ -168,6 +170,23 @@ pub(super) fn run_program(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_program_that_fails_is_quoted_only_if_it_said_something() {
+        let failed = |script: &str| {
+            let dir = tempfile::tempdir().unwrap();
+            let mut sh = Command::new("sh");
+            let ran =
+                run_program(sh.args(["-c", script]), dir.path(), &ProcessRunner::default(), &[0]);
+            ran.unwrap_err().to_string()
+        };
+        assert_eq!(
+            failed("echo first >&2; echo last >&2; echo >&2; exit 3"),
+            "it ended with exit status: 3: last"
+        );
+        let silent = "it ended with signal: 9 (SIGKILL), and printed no error";
+        assert_eq!(failed("kill -9 $$"), silent);
+    }
 
     #[test]
     fn the_difference_of_two_results_is_described() {
