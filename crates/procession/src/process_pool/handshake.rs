@@ -99,7 +99,7 @@ fn check(pool: &PoolInner, started: u32, hello: &Hello) -> Result<(), StartFailu
     let ours = transport::build_with(&pool.setup.build_id);
     if *protocol != PROTOCOL || *build != ours {
         return Err(StartFailure::Stranger(format!(
-            "it is of another build ({build}, not {ours})"
+            "it is of another build ({build}, not {ours}): build both programs together"
         )));
     }
     Ok(())
