@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::gate::GateServer;
 use crate::hostile::{Behaviour, HostileServer};
 use crate::programs::{MODES, Sandbox};
+use crate::scripted_server::{Response, ScriptedServer};
 use procession_cli::flag_server::image;
 use procession_cli::flags::codes::{AVAILABLE, POP20};
 
@@ -96,6 +97,19 @@ fn a_destination_that_only_a_superuser_can_write_in_is_refused_to_workers_in_a_s
         run(args).expect(0);
         assert_eq!(place.flags("of-another").len(), 1, "{args:?}");
     }
+}
+
+#[test]
+fn a_base_url_below_which_there_is_nothing_is_told_with_the_url_that_was_made_of_it() {
+    let nothing = "HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n";
+    let server = ScriptedServer::always(|| Response::Answer(nothing.into()));
+    let place = Sandbox::new();
+    let none = place.run(&["cn", "br", "-s", &server.url]).expect(0);
+    let told = format!("none of them is there, the first as {}/br/br.gif: is", server.url);
+    assert!(none.stderr.contains(&told), "{none:?}");
+    // The built-in server has all there are.
+    let unknown = place.run(&["zz"]).expect(0);
+    assert!(!unknown.stderr.contains("is there"), "{unknown:?}");
 }
 
 /// Whether Linux has what the sandbox is made of, asked without the library that is tested.

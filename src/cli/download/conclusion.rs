@@ -105,6 +105,9 @@ fn report(
         let errors = format::count(counts.error, "error");
         stderr::print(format_args!("coordinator: stopped after {errors}"));
     }
+    if counts.not_found == counts.total() {
+        tell_of_base(run);
+    }
     let why = pool_error.map(|error| error.to_string()).or(failure).or(unwritten).or(unlogged);
     if let Some(why) = &why {
         stderr::print(format_args!("coordinator: {why}"));
@@ -126,6 +129,17 @@ fn report(
     };
     let why = why.or_else(|| is_unread.then(|| stdout::ClosedPipe.to_string()));
     RunEnd { exit, why, is_unread, counts }
+}
+
+/// Nothing was found below a base URL that was typed. It may be that of one flag, or of the whole server.
+fn tell_of_base(run: &PreparedRun) {
+    let source = &run.settings.source;
+    if let (Some(base), Some(first)) = (source.typed_base(), source.planned().first()) {
+        stderr::print(format_args!(
+            "coordinator: none of them is there, the first as {}: is {base} the right base URL?",
+            first.url
+        ));
+    }
 }
 
 /// The command that continues the run, if something is left to do.

@@ -116,6 +116,14 @@ impl ItemSource {
         }
     }
 
+    /// The base URL, if it was typed: it may lead to no flags.
+    pub(super) fn typed_base(&self) -> Option<&str> {
+        match self {
+            Self::Flags { site: Site::Custom(url), .. } => Some(url),
+            _ => None,
+        }
+    }
+
     /// The name under which validators are kept; without one, under the URLs.
     pub(super) fn server_label(&self) -> Option<String> {
         match self {
