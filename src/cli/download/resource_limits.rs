@@ -30,7 +30,7 @@ pub(super) fn apply(mut parallelism: Parallelism, has_server: bool) -> anyhow::R
         let limit = format!("the limit of open files (ulimit -n) is {files}");
         let least = MIN_FREE_DESCRIPTORS[usize::from(parallelism.has_processes())]
             + usize::from(has_server);
-        let free = free_descriptors(least);
+        let free = free_descriptors(least, ["/dev/null", "/"]);
         // With fewer than 2 left, a descriptor was missing at the start.
         let missing = usize::from(free < 2);
         ensure!(
@@ -65,9 +65,10 @@ const MIN_MEMORY: u64 = 24 << 20;
 /// Number of descriptors that must be free at the start: without and with worker processes.
 const MIN_FREE_DESCRIPTORS: [usize; 2] = [11, 33];
 
-/// Number of free descriptors, counted up to `most`: a parent process may have left some open.
-fn free_descriptors(most: usize) -> usize {
-    let Ok(file) = File::open("/dev/null") else { return 0 };
+/// Number of free descriptors, counted up to `most`: a parent process may have left some open. The first of
+/// the files that is there is opened; a system may lack `/dev`.
+fn free_descriptors(most: usize, files: [&str; 2]) -> usize {
+    let Some(file) = files.iter().find_map(|file| File::open(file).ok()) else { return 0 };
     let others: Vec<_> = (1..most).map_while(|_| file.try_clone().ok()).collect();
     others.len() + 1
 }
@@ -186,6 +187,12 @@ fn fit_to_memory(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn free_descriptors_are_counted_also_where_a_file_is_missing() {
+        assert_eq!(free_descriptors(5, ["/dev/null", "/"]), 5);
+        assert_eq!(free_descriptors(5, ["/nowhere/null", "/"]), 5);
+    }
 
     #[test]
     fn a_low_limit_of_files_allows_several_workers_with_connections() {
