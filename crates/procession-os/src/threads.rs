@@ -185,6 +185,17 @@ pub fn is_short(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::OutOfMemory)
 }
 
+/// That a thread could not be started, with what a shortage may be of: the system's text names neither.
+pub fn refusal(error: &io::Error) -> String {
+    let cause = match error.kind() {
+        io::ErrorKind::WouldBlock => {
+            ": too many processes and threads (ulimit -u), or no memory for a stack"
+        }
+        _ => "",
+    };
+    format!("cannot start a thread: {error}{cause}")
+}
+
 /// The pauses between tries, of one and a half seconds in all.
 pub fn pauses() -> impl Iterator<Item = Duration> {
     const FIRST: Duration = Duration::from_millis(10);
@@ -209,6 +220,13 @@ pub fn name_this_thread(name: &std::ffi::CStr) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_refusal_names_the_limit_that_may_be_too_low() {
+        let refused = |errno| refusal(&io::Error::from(errno));
+        assert!(refused(Errno::AGAIN).ends_with("or no memory for a stack"));
+        assert!(refused(Errno::NOMEM).ends_with(')'));
+    }
 
     #[test]
     fn the_variable_of_the_standard_library_sets_no_stack_that_is_too_small() {

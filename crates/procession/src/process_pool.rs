@@ -98,6 +98,7 @@ use crate::task::TaskId;
 use crate::task_options::TaskOptions;
 use crate::waiting;
 use procession_os::fork::Origin;
+use procession_os::threads;
 
 /// An executor that runs tasks in worker processes.
 ///
@@ -312,7 +313,7 @@ impl ProcessPool {
             .start_first_thread("supervisor".to_owned(), move || {
                 supervisor::supervise(&supervised, &messages);
             })
-            .map_err(|error| PoolError::System(format!("cannot start a thread: {error}")))?;
+            .map_err(|error| PoolError::System(threads::refusal(&error)))?;
         inner.add_thread(thread, None);
         suspension::register(&inner);
         inner.run_effects(effects, None);

@@ -425,7 +425,7 @@ fn prepare(
 
 /// Keeps the kind of the error, which shows whether it is a shortage.
 fn refused(error: io::Error) -> io::Error {
-    io::Error::new(error.kind(), format!("cannot start a thread: {error}"))
+    io::Error::new(error.kind(), threads::refusal(&error))
 }
 
 /// Sets the parent-death signal. It ends this process where the lifeline cannot: in a program that a task

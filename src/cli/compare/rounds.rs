@@ -13,6 +13,8 @@ use std::sync::mpsc::{self, Receiver, Sender};
 use std::thread;
 use std::time::Duration;
 
+use procession_os::threads;
+
 use crate::cli::background_load::BackgroundLoad;
 use crate::cli::exit::ProgramExit;
 use crate::cli::signals;
@@ -112,7 +114,7 @@ pub(super) fn run(
         match spawned {
             Ok(_) => collected.receive(job, messages, progress, runner),
             Err(error) => {
-                collected.end = ComparisonEnd::Broken(format!("cannot start a thread: {error}"));
+                collected.end = ComparisonEnd::Broken(threads::refusal(&error));
             }
         }
     });

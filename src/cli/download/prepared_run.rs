@@ -10,6 +10,7 @@ use std::time::Instant;
 use anyhow::Context;
 use procession::PrivateDir;
 use procession_journal::{Level, LogEvent, RunOptions, RunSettings};
+use procession_os::threads;
 use tempfile::TempDir;
 
 use super::collector::{Collector, RunMessage};
@@ -130,7 +131,7 @@ impl PreparedRun {
             let submitter = Submitter::start(engine, self.downloads(), submitted, bound, done);
             match submitter {
                 Ok(submitter) => collector.receive(&messages, &submitter),
-                Err(error) => failure = Some(format!("cannot start a thread: {error}")),
+                Err(error) => failure = Some(threads::refusal(&error)),
             }
         }
         conclusion::conclude(self, executor, collector, failure, began.elapsed())

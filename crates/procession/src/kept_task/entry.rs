@@ -62,7 +62,7 @@ fn run(kept: KeptTask, registry: &Registry) -> Result<ReplayedOutput, ReplayErro
     let registry = registry.clone();
     let thread = ThreadSpec::new("replay").with_stack(stack);
     let thread = thread.start_with_retries(move || kept.replay(&registry));
-    let thread = thread.map_err(|error| system(format!("cannot start a thread: {error}")))?;
+    let thread = thread.map_err(|error| system(threads::refusal(&error)))?;
     // The panics of a task are its errors.
     thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
 }

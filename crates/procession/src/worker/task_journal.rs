@@ -38,7 +38,7 @@ mod on {
     use super::budget::{LineBudget, TICK};
     use crate::journal::VARIABLE;
     use crate::transport::{self, Marking, SharedRegion};
-    use procession_os::threads::ThreadSpec;
+    use procession_os::threads::{self, ThreadSpec};
 
     /// The journal of this process.
     pub(in super::super) struct TaskJournal {
@@ -112,7 +112,7 @@ mod on {
             let spec = ThreadSpec::new("journal").with_stack(stack);
             let flusher = spec
                 .start(move || shares.flush_until_the_end(&flushes))
-                .map_err(|error| format!("cannot start a thread: {error}"))?;
+                .map_err(|error| threads::refusal(&error))?;
             let _ = shared.flusher.set(flusher.thread().clone());
             Ok(Self { shared, lanes, flusher: Mutex::new(Some(flusher)) })
         }
