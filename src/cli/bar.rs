@@ -4,6 +4,7 @@
 //! The bar must never be drawn over other output: while it may be drawn, output goes through
 //! [`RunProgressBar::suspend`] or [`RunProgressBar::print_line`].
 
+use std::ffi::OsStr;
 use std::io;
 use std::sync::mpsc::RecvTimeoutError;
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
@@ -135,9 +136,7 @@ impl RunProgressBar {
 /// What the kind of progress depends on, if no option sets it.
 #[derive(Debug, Clone, Copy)]
 struct Surroundings {
-    /// Stderr is a terminal.
-    is_terminal: bool,
-    /// It can draw a bar.
+    /// Stderr is a terminal that can draw a bar.
     can_draw: bool,
     /// Stdout goes to another program, which may print on the same terminal whenever it wants.
     has_reader: bool,
@@ -145,18 +144,13 @@ struct Surroundings {
 
 impl Surroundings {
     fn now() -> Self {
-        Self {
-            is_terminal: console::user_attended_stderr(),
-            can_draw: can_be_drawn(),
-            has_reader: stdout::has_reader(),
-        }
+        Self { can_draw: can_be_drawn(), has_reader: stdout::has_reader() }
     }
 
     /// Whether the bar is drawn, and the interval of lines.
     fn progress(self) -> (bool, Option<Duration>) {
         match self {
-            Self { can_draw: true, has_reader: false, .. } => (true, None),
-            Self { is_terminal: true, can_draw: false, .. } => (false, None),
+            Self { can_draw: true, has_reader: false } => (true, None),
             _ => (false, Some(PROGRESS_INTERVAL)),
         }
     }
@@ -164,7 +158,12 @@ impl Surroundings {
 
 /// Whether stderr is a terminal that can draw a bar.
 pub(super) fn can_be_drawn() -> bool {
-    console::user_attended_stderr() && env::var_os("TERM").is_some_and(|term| term != "dumb")
+    console::user_attended_stderr() && knows_escapes(env::var_os("TERM").as_deref())
+}
+
+/// Whether a terminal of this type knows escape sequences.
+fn knows_escapes(term: Option<&OsStr>) -> bool {
+    term.is_some_and(|term| term != "dumb" && !term.is_empty())
 }
 
 /// Stderr with a margin, or no target.
@@ -341,14 +340,18 @@ mod tests {
 
     #[test]
     fn a_bar_is_drawn_where_no_other_program_may_print_over_it() {
-        let progress = |is_terminal, can_draw, has_reader| {
-            Surroundings { is_terminal, can_draw, has_reader }.progress()
-        };
+        let progress = |can_draw, has_reader| Surroundings { can_draw, has_reader }.progress();
         let lines = (false, Some(PROGRESS_INTERVAL));
-        assert_eq!(progress(true, true, false), (true, None));
-        assert_eq!(progress(true, true, true), lines, "coordinator --json | head");
-        assert_eq!(progress(false, false, false), lines);
-        assert_eq!(progress(true, false, true), (false, None), "TERM=dumb");
+        assert_eq!(progress(true, false), (true, None));
+        assert_eq!(progress(true, true), lines, "coordinator --json | head");
+        assert_eq!([progress(false, false), progress(false, true)], [lines; 2]);
+    }
+
+    #[test]
+    fn a_terminal_of_no_type_or_a_dumb_one_draws_no_bar() {
+        let knows = |term: &str| knows_escapes(Some(OsStr::new(term)));
+        assert!(knows("xterm-256color") && knows("linux"));
+        assert!(!knows("dumb") && !knows("") && !knows_escapes(None));
     }
 
     #[test]
