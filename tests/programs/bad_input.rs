@@ -6,10 +6,10 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use crate::hostile::{Behaviour, HostileServer};
-use crate::programs::{FinishedProgram, MODES, RunningProgram, Sandbox};
+use crate::programs::{FinishedProgram, MODES, ProgramDir, RunningProgram};
 
 /// Asserts that this is refused in each mode, with this complaint, before anything is done.
-fn refused(place: &Sandbox, args: &[&str], complaint: &str) {
+fn refused(place: &ProgramDir, args: &[&str], complaint: &str) {
     for mode in MODES {
         let ran = place.run(&[args, &["--mode", mode]].concat()).expect(2);
         assert!(ran.stderr.contains(complaint), "{args:?}: {ran:#?}");
@@ -21,7 +21,7 @@ fn refused(place: &Sandbox, args: &[&str], complaint: &str) {
 
 #[test]
 fn a_value_of_the_environment_is_blamed_on_its_variable() {
-    let place = Sandbox::new();
+    let place = ProgramDir::new();
     let run = |args: &[&str]| {
         let mut command =
             place.coordinator(&[&["br", "-s", "DELAY", "--mode", "threads"], args].concat());
@@ -35,7 +35,7 @@ fn a_value_of_the_environment_is_blamed_on_its_variable() {
 
 #[test]
 fn usage_errors_name_the_option_and_what_it_takes() {
-    let place = Sandbox::new();
+    let place = ProgramDir::new();
     let long = "b".repeat(300);
     for (args, complaint) in [
         (&["b1"][..], "each CC argument must be A to Z or AA to ZZ, not \"b1\""),
@@ -79,7 +79,7 @@ fn usage_errors_name_the_option_and_what_it_takes() {
 
 #[test]
 fn an_argument_that_is_no_text_is_refused_wherever_it_stands() {
-    let place = Sandbox::new();
+    let place = ProgramDir::new();
     let no_text = std::ffi::OsStr::from_bytes(b"x\xff");
     for before in [&[][..], &["br"], &["logs"], &["fetch"], &["--unknown"], &["demo"], &["-m"]] {
         let mut command = place.coordinator(before);
@@ -90,7 +90,7 @@ fn an_argument_that_is_no_text_is_refused_wherever_it_stands() {
 
 #[test]
 fn a_server_is_a_label_or_a_base_url() {
-    let place = Sandbox::new();
+    let place = ProgramDir::new();
     for server in ["nowhere", "", "localhost:8001", "ftp://host/flags", "http://", "http://h:x/"] {
         let complaint = "--server LABEL must be one of DELAY, ERROR, LOCAL, REMOTE or a base URL";
         refused(&place, &["-s", server], complaint);
@@ -99,7 +99,7 @@ fn a_server_is_a_label_or_a_base_url() {
 
 #[test]
 fn a_codes_file_must_be_there_and_hold_codes() {
-    let place = Sandbox::new();
+    let place = ProgramDir::new();
     refused(&place, &["--codes-file", "none.txt"], "none.txt: No such file");
     std::fs::create_dir(place.path("folder")).unwrap();
     refused(&place, &["--codes-file", "folder"], "--codes-file FILE must be readable text: folder");
@@ -117,7 +117,7 @@ fn a_codes_file_must_be_there_and_hold_codes() {
 
 #[test]
 fn a_destination_must_be_a_directory_to_write_in() {
-    let place = Sandbox::new();
+    let place = ProgramDir::new();
     place.file("file", "");
     for mode in MODES {
         for (dest, complaint) in [
@@ -139,7 +139,7 @@ fn a_destination_must_be_a_directory_to_write_in() {
 
 #[test]
 fn a_flag_that_cannot_be_saved_costs_only_itself() {
-    let place = Sandbox::new();
+    let place = ProgramDir::new();
     std::fs::create_dir_all(place.path("downloads/br.gif/in the way")).unwrap();
     for mode in MODES {
         let ran = place.run(&["br", "us", "--json", "--mode", mode]).expect(1);
@@ -151,7 +151,7 @@ fn a_flag_that_cannot_be_saved_costs_only_itself() {
 
 #[test]
 fn logs_that_were_asked_for_must_be_possible_but_others_can_be_done_without() {
-    let place = Sandbox::new();
+    let place = ProgramDir::new();
     place.file("logs", "in the way");
     for mode in MODES {
         let ran = place.run(&["br", "--log-dir", "logs", "--mode", mode]).expect(3);
@@ -170,7 +170,7 @@ fn logs_that_were_asked_for_must_be_possible_but_others_can_be_done_without() {
 /// Three codes from a bad server: each is an error that says this, and nothing is left behind.
 fn fails(behaviour: Behaviour, timeout: &str, complaint: &str) {
     for mode in ["processes", "threads"] {
-        let place = Sandbox::new();
+        let place = ProgramDir::new();
         let server = HostileServer::start(behaviour);
         let url = server.base_url();
         let how = ["--json", "--timeout", timeout, "--mode", mode, "-m", "3", "-s", &url];
@@ -216,7 +216,7 @@ fn a_redirect_loop_or_a_strange_status_is_an_error() {
 }
 
 /// Reads the first line of the program's stdout, then closes it.
-fn first_line(place: &Sandbox, args: &[&str]) -> (String, FinishedProgram) {
+fn first_line(place: &ProgramDir, args: &[&str]) -> (String, FinishedProgram) {
     let mut command = place.coordinator(args);
     let (mut reader, writer) = std::io::pipe().unwrap();
     let running = crate::programs::RunningProgram::start(command.stdout(writer));
@@ -234,7 +234,7 @@ fn first_line(place: &Sandbox, args: &[&str]) -> (String, FinishedProgram) {
 
 #[test]
 fn a_reader_that_has_seen_enough_ends_the_run_quietly() {
-    let place = Sandbox::new();
+    let place = ProgramDir::new();
     for mode in MODES {
         for how in ["--json", "--verbose"] {
             let args = ["--all", "-s", "DELAY", how, "--mode", mode];
@@ -246,7 +246,7 @@ fn a_reader_that_has_seen_enough_ends_the_run_quietly() {
 }
 
 /// Runs the program with a stdout that nobody reads any more.
-fn unread(place: &Sandbox, args: &[&str]) -> FinishedProgram {
+fn unread(place: &ProgramDir, args: &[&str]) -> FinishedProgram {
     let (reader, writer) = std::io::pipe().unwrap();
     drop(reader);
     RunningProgram::start(place.coordinator(args).stdout(writer)).wait()
@@ -274,7 +274,7 @@ const WRITING: [&[&str]; 16] = [
 
 #[test]
 fn a_closed_stdout_ends_every_command_quietly_with_a_status_of_its_own() {
-    let place = Sandbox::new();
+    let place = ProgramDir::new();
     place.run(&["br"]).expect(0);
     for args in WRITING {
         let ran = unread(&place, args).expect(141);
@@ -288,7 +288,7 @@ fn a_closed_stdout_ends_every_command_quietly_with_a_status_of_its_own() {
 
 #[test]
 fn the_log_of_a_run_whose_reader_is_gone_has_the_reason_and_what_was_left() {
-    let place = Sandbox::new();
+    let place = ProgramDir::new();
     for mode in MODES {
         let args = ["--every", "-s", "DELAY", "--json", "--mode", mode];
         let (_, ran) = first_line(&place, &args);
@@ -311,7 +311,7 @@ fn the_log_of_a_run_whose_reader_is_gone_has_the_reason_and_what_was_left() {
 
 #[test]
 fn a_closed_stderr_does_not_end_a_run() {
-    let place = Sandbox::new();
+    let place = ProgramDir::new();
     for mode in MODES {
         let (reader, writer) = std::io::pipe().unwrap();
         drop(reader);
@@ -324,7 +324,7 @@ fn a_closed_stderr_does_not_end_a_run() {
 #[cfg(target_os = "linux")]
 #[test]
 fn a_full_disk_under_stdout_is_reported() {
-    let place = Sandbox::new();
+    let place = ProgramDir::new();
     place.run(&["br"]).expect(0);
     for args in WRITING {
         let mut command = place.coordinator(args);
@@ -340,14 +340,14 @@ fn a_full_disk_under_stdout_is_reported() {
 
 #[test]
 fn the_error_of_a_command_in_the_wrong_place_names_the_right_one() {
-    let place = Sandbox::new();
+    let place = ProgramDir::new();
     let ran = place.run(&["--all", "serve"]).expect(2);
     assert!(ran.stderr.contains("serve is a command, which must come first"), "{}", ran.stderr);
 }
 
 #[test]
 fn a_mistyped_command_is_no_code() {
-    let place = Sandbox::new();
+    let place = ProgramDir::new();
     for (args, meant) in [
         (&["lo"][..], "logs"),
         (&["ti"], "timeline"),
@@ -369,7 +369,7 @@ fn a_mistyped_command_is_no_code() {
 
 #[test]
 fn a_url_or_a_file_in_place_of_a_code_is_told_where_it_belongs() {
-    let place = Sandbox::new();
+    let place = ProgramDir::new();
     let file = place.file("urls.txt", "http://localhost/a");
     for (args, told) in [
         (&["http://localhost/a.png"][..], "did you mean `coordinator fetch`, or --server URL"),
@@ -385,7 +385,7 @@ fn a_url_or_a_file_in_place_of_a_code_is_told_where_it_belongs() {
 
 #[test]
 fn options_that_contradict_each_other_are_refused_with_both_names() {
-    let place = Sandbox::new();
+    let place = ProgramDir::new();
     let file = place.file("codes.txt", "br");
     for (args, one, other) in [
         (&["-m", "5", "--mode", "sequential"][..], "--max_req 5", "--mode sequential"),
@@ -424,7 +424,7 @@ fn options_that_contradict_each_other_are_refused_with_both_names() {
 #[test]
 fn a_low_limit_of_open_files_costs_speed_and_no_flags() {
     for mode in ["threads", "processes"] {
-        let place = Sandbox::new();
+        let place = ProgramDir::new();
         let mut command = place.command(Path::new("sh"), &["-c"]);
         let coordinator = assert_cmd::cargo::cargo_bin!("coordinator").display();
         let script =
@@ -437,7 +437,7 @@ fn a_low_limit_of_open_files_costs_speed_and_no_flags() {
 
 #[test]
 fn a_low_limit_of_open_files_leaves_several_workers_where_many_were_asked_for() {
-    let place = Sandbox::new();
+    let place = ProgramDir::new();
     let mut command = place.command(Path::new("sh"), &["-c"]);
     let coordinator = assert_cmd::cargo::cargo_bin!("coordinator").display();
     let script = format!("ulimit -n 64; exec '{coordinator}' --every --json -w 200 -m 200");

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use crate::programs::Sandbox;
+use crate::programs::ProgramDir;
 use serde_json::Value;
 
 /// The numbers of an object, or of what is in it, with the names that lead there.
@@ -22,7 +22,7 @@ fn numbers(value: &Value, name: &str, all: &mut Vec<(String, f64)>) {
 #[test]
 fn json_has_a_figure_for_each_measure_and_its_unit_in_its_name() {
     let _cores = crate::programs::all_cores();
-    let place = Sandbox::new();
+    let place = ProgramDir::new();
     let ran = place.run(&["bench", "--quick", "--json", "-w", "2"]).expect(0);
     assert_eq!(ran.stderr, "");
     assert_eq!(place.path("").read_dir().unwrap().count(), 0, "nothing was written");
@@ -82,7 +82,7 @@ fn json_has_a_figure_for_each_measure_and_its_unit_in_its_name() {
 #[test]
 fn the_table_fits_a_terminal_and_ends_with_the_advice() {
     let _cores = crate::programs::all_cores();
-    let ran = Sandbox::new().run(&["bench", "--quick", "-w", "1"]).expect(0);
+    let ran = ProgramDir::new().run(&["bench", "--quick", "-w", "1"]).expect(0);
     assert_eq!(ran.stderr, "");
     let lines: Vec<_> = ran.stdout.lines().collect();
     assert!(lines[0].starts_with("1 worker on "), "{ran:#?}");
@@ -97,10 +97,10 @@ fn the_table_fits_a_terminal_and_ends_with_the_advice() {
 #[test]
 fn workers_that_make_no_sense_are_a_usage_error() {
     for (workers, why) in [("0", "must be >= 1"), ("-1", "must be a whole number >= 1")] {
-        let ran = Sandbox::new().run(&["bench", "-w", workers]).expect(2);
+        let ran = ProgramDir::new().run(&["bench", "-w", workers]).expect(2);
         assert!(ran.stderr.contains(&format!("--workers N {why}")), "{ran:#?}");
     }
-    let ran = Sandbox::new().run(&["br", "bench"]).expect(2);
+    let ran = ProgramDir::new().run(&["br", "bench"]).expect(2);
     assert!(ran.stderr.contains("bench is a command, which must come first"), "{ran:#?}");
 }
 
@@ -110,7 +110,7 @@ fn an_interrupt_ends_it_and_its_workers() {
     use rustix::process::Signal;
 
     for (signal, code) in [(Signal::INT, 130), (Signal::TERM, 143)] {
-        let place = Sandbox::new();
+        let place = ProgramDir::new();
         let run = place.start(&["bench", "-w", "2"]);
         // It takes longer than anything that is waited for here.
         let workers = run.workers(2);

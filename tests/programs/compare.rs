@@ -9,7 +9,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use crate::programs::{
-    FinishedProgram, RunningProgram, Sandbox, skipped, wait_until, wait_until_gone,
+    FinishedProgram, ProgramDir, RunningProgram, skipped, wait_until, wait_until_gone,
 };
 use procession_cli::flag_server::{FlagServer, ServerKind};
 use rustix::process::Signal;
@@ -18,7 +18,7 @@ use serde_json::Value;
 const MODES: &str = "sequential,threads:3,processes:2x2";
 
 /// Runs `coordinator compare ARGS` with an export to `out.json`, and gives that, too.
-pub(crate) fn compare(place: &Sandbox, args: &[&str], code: i32) -> (FinishedProgram, Value) {
+pub(crate) fn compare(place: &ProgramDir, args: &[&str], code: i32) -> (FinishedProgram, Value) {
     let ran = place.run(&[&["compare", "--export", "out.json"], args].concat()).expect(code);
     let json = fs::read_to_string(place.path("out.json")).expect("an export");
     (ran, serde_json::from_str(&json).expect("JSON"))
@@ -39,7 +39,7 @@ fn assert_is_clean(dir: &Path) {
 
 #[test]
 fn each_mode_is_measured_and_compared_with_the_first() {
-    let place = Sandbox::new();
+    let place = ProgramDir::new();
     let args = ["br", "cn", "us", "zz", "--modes", MODES, "--runs", "3"];
     let (ran, json) = compare(&place, &args, 0);
     let lines: Vec<_> = ran.stdout.lines().collect();
@@ -90,7 +90,7 @@ fn each_mode_is_measured_and_compared_with_the_first() {
 
 #[test]
 fn the_reference_can_be_chosen_and_modes_that_are_too_large_are_reported() {
-    let place = Sandbox::new();
+    let place = ProgramDir::new();
     let args = ["b", "-l", "4", "--modes", "threads:50,processes:1", "--runs", "2"];
     let (ran, json) = compare(&place, &[&args[..], &["--reference", "process:1"]].concat(), 0);
     assert_eq!(json["reference"], "processes:1");
@@ -101,7 +101,7 @@ fn the_reference_can_be_chosen_and_modes_that_are_too_large_are_reported() {
 
 #[test]
 fn the_exports_tell_the_same() {
-    let place = Sandbox::new();
+    let place = ProgramDir::new();
     let files = ["out.md", "out.csv", "out.html", "out.svg"];
     let exports = files.map(|file| ["--export", file]).concat();
     let args = ["br", "us", "--modes", MODES, "--runs", "2"];
@@ -160,7 +160,7 @@ fn the_exports_tell_the_same() {
 }
 
 /// Where there is a Chromium: opens both pictures, and finds the bars on them.
-fn assert_is_drawn_by_a_browser(place: &Sandbox) {
+fn assert_is_drawn_by_a_browser(place: &ProgramDir) {
     let browsers = ["chromium", "chromium-browser", "google-chrome"];
     let is_there = |name: &&&str| {
         let version = Command::new(name).arg("--version").stdout(Stdio::null()).status();
@@ -195,7 +195,7 @@ fn assert_is_drawn_by_a_browser(place: &Sandbox) {
 
 #[test]
 fn what_makes_no_sense_is_refused_with_a_reason() {
-    let place = Sandbox::new();
+    let place = ProgramDir::new();
     for (args, reason) in [
         (&["--runs", "0"][..], "--runs N must be >= 1"),
         (&["--warmup", "-1"], "--warmup N must be a whole number >= 0"),
@@ -231,7 +231,7 @@ fn what_makes_no_sense_is_refused_with_a_reason() {
 }
 
 /// A comparison of three flags from a server of the test's own, with 1,000 runs. It is begun, and some runs are done.
-fn begun(place: &Sandbox, server: &FlagServer) -> RunningProgram {
+fn begun(place: &ProgramDir, server: &FlagServer) -> RunningProgram {
     let url = server.base_url();
     let modes = ["--modes", "sequential,processes:2", "--warmup", "0", "--runs", "1000"];
     let args = ["compare", "br", "cn", "fr", "-s", &url, "--export", "out.json"];
@@ -242,7 +242,7 @@ fn begun(place: &Sandbox, server: &FlagServer) -> RunningProgram {
     run
 }
 
-fn exported(place: &Sandbox) -> Value {
+fn exported(place: &ProgramDir) -> Value {
     serde_json::from_str(&fs::read_to_string(place.path("out.json")).unwrap()).unwrap()
 }
 
@@ -254,7 +254,7 @@ fn runs(json: &Value) -> Vec<u64> {
 #[test]
 fn an_interrupted_comparison_reports_what_was_measured_and_leaves_nothing() {
     for (signal, code) in [(Signal::INT, 130), (Signal::TERM, 143), (Signal::HUP, 129)] {
-        let place = Sandbox::new();
+        let place = ProgramDir::new();
         let server = FlagServer::builder(ServerKind::Local).start().unwrap();
         let run = begun(&place, &server);
         let children = run.children();
@@ -274,7 +274,7 @@ fn an_interrupted_comparison_reports_what_was_measured_and_leaves_nothing() {
 
 #[test]
 fn what_a_killed_comparison_left_goes_with_the_next_one() {
-    let place = Sandbox::new();
+    let place = ProgramDir::new();
     let server = FlagServer::builder(ServerKind::Local).start().unwrap();
     let run = begun(&place, &server);
     let children = run.children();
@@ -294,7 +294,7 @@ fn what_a_killed_comparison_left_goes_with_the_next_one() {
 
 #[test]
 fn an_interrupt_before_anything_was_measured_is_reported() {
-    let place = Sandbox::new();
+    let place = ProgramDir::new();
     let server = FlagServer::builder(ServerKind::Delay).start().unwrap();
     let url = server.base_url();
     let run = place.start(&["compare", "-s", &url, "--modes", "processes:2"]);
@@ -307,7 +307,7 @@ fn an_interrupt_before_anything_was_measured_is_reported() {
 
 #[test]
 fn a_server_that_dies_between_two_runs_ends_the_comparison() {
-    let place = Sandbox::new();
+    let place = ProgramDir::new();
     let server = FlagServer::builder(ServerKind::Local).start().unwrap();
     let run = begun(&place, &server);
     drop(server);
@@ -322,7 +322,7 @@ fn a_server_that_dies_between_two_runs_ends_the_comparison() {
 
 #[test]
 fn runs_with_other_results_are_reported_and_do_not_count() {
-    let place = Sandbox::new();
+    let place = ProgramDir::new();
     let server = FlagServer::builder(ServerKind::Local).start().unwrap();
     let addr = server.addr();
     let url = server.base_url();
@@ -362,7 +362,7 @@ fn runs_with_other_results_are_reported_and_do_not_count() {
 
 #[test]
 fn faults_that_are_the_same_for_all_are_no_difference() {
-    let place = Sandbox::new();
+    let place = ProgramDir::new();
     let modes = ["--modes", "threads:40,processes:2x20", "--runs", "1"];
     let (ran, json) =
         compare(&place, &[&["--every", "-l", "40", "-s", "ERROR"], &modes[..]].concat(), 0);
@@ -372,7 +372,7 @@ fn faults_that_are_the_same_for_all_are_no_difference() {
 
 #[test]
 fn a_closed_pipe_ends_a_comparison_quietly() {
-    let place = Sandbox::new();
+    let place = ProgramDir::new();
     let (reader, writer) = std::io::pipe().unwrap();
     drop(reader);
     let args = ["compare", "br", "--runs", "1", "--modes", "threads"];

@@ -6,7 +6,7 @@ use std::fs;
 use std::process::{Command, Stdio};
 
 use crate::compare::{compare, results};
-use crate::programs::{RunningProgram, Sandbox};
+use crate::programs::{ProgramDir, RunningProgram};
 
 /// Small jobs of each kind.
 const TASKS: [(&str, &str); 5] =
@@ -16,7 +16,7 @@ const TASKS: [(&str, &str); 5] =
 fn every_task_is_compared_by_the_number_of_workers() {
     let _cores = crate::programs::all_cores();
     for (task, size) in TASKS {
-        let place = Sandbox::new();
+        let place = ProgramDir::new();
         let how = ["--jobs", "8", "--runs", "1", "--warmup", "0", "--workers", "2"];
         let (ran, json) =
             compare(&place, &[&["--task", task, "--size", size], &how[..]].concat(), 0);
@@ -47,7 +47,7 @@ fn every_task_is_compared_by_the_number_of_workers() {
 #[test]
 fn cpu_time_and_memory_are_those_of_the_workers_as_well() {
     let _cores = crate::programs::all_cores();
-    let place = Sandbox::new();
+    let place = ProgramDir::new();
     let size = ["--task", "arcfour", "--size", "10M", "--jobs", "2", "--runs", "1"];
     let modes = ["--modes", "sequential,processes:2"];
     let (_, json) = compare(&place, &[&size[..], &modes].concat(), 0);
@@ -70,7 +70,7 @@ fn has_python() -> bool {
 #[test]
 fn cpython_does_the_same_work_where_there_is_one() {
     let _cores = crate::programs::all_cores();
-    let place = Sandbox::new();
+    let place = ProgramDir::new();
     let how = ["--jobs", "6", "--size", "50001", "--runs", "1", "--warmup", "0", "-w", "2"];
     let (ran, json) = compare(&place, &[&["--task", "python"], &how[..]].concat(), 0);
     let modes: Vec<_> = results(&json).into_keys().filter(|mode| mode.starts_with("py")).collect();
@@ -96,7 +96,7 @@ fn cpython_does_the_same_work_where_there_is_one() {
 
 #[test]
 fn without_a_python_the_comparison_goes_without_unless_it_was_named() {
-    let place = Sandbox::new();
+    let place = ProgramDir::new();
     fs::create_dir(place.path("empty")).unwrap();
     let run = |args: &[&str]| {
         let mut command = place.coordinator(&[&["compare", "--runs", "1"], args].concat());

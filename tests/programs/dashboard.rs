@@ -8,7 +8,7 @@ use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::thread;
 
 use crate::browser::{chromium, dom, text_of};
-use crate::programs::{MODES, PATIENCE, RunningProgram, Sandbox, how, wait_until};
+use crate::programs::{MODES, PATIENCE, ProgramDir, RunningProgram, how, wait_until};
 use rustix::process::Signal;
 use serde_json::Value;
 
@@ -58,7 +58,7 @@ fn bars(pictures: &[Value]) -> BTreeMap<u64, Value> {
 #[test]
 fn the_page_shows_the_progress_of_a_run_and_its_summary() {
     for mode in MODES {
-        let place = Sandbox::new();
+        let place = ProgramDir::new();
         let args = [&["a", "b", "c", "-s", "DELAY"], &how(mode, "2", "40")[..]].concat();
         // One after the other, few must do.
         let few = if mode == "sequential" { &["-l", "4"][..] } else { &[] };
@@ -85,7 +85,7 @@ fn the_page_shows_the_progress_of_a_run_and_its_summary() {
 #[test]
 fn a_browser_shows_the_page_while_the_run_is_in_progress() {
     let Some(browser) = chromium() else { return };
-    let place = Sandbox::new();
+    let place = ProgramDir::new();
     let run = place.start(&["-a", "-s", "DELAY", "-w", "2", "-m", "4", "--dashboard", "--json"]);
     let url = format!("http://localhost:{}/", port(&run));
     run.wait_for_stdout("\n");
@@ -97,7 +97,7 @@ fn a_browser_shows_the_page_while_the_run_is_in_progress() {
 
 #[test]
 fn only_this_machine_has_access_unless_two_options_allow_others() {
-    let place = Sandbox::new();
+    let place = ProgramDir::new();
     for (args, code, told) in [
         (
             &["--dashboard", "0.0.0.0:0"][..],
@@ -133,7 +133,7 @@ fn only_this_machine_has_access_unless_two_options_allow_others() {
 
 #[test]
 fn what_hangs_is_seen_to_hang() {
-    let place = Sandbox::new();
+    let place = ProgramDir::new();
     let silent = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     let server = format!("http://{}/flags", silent.local_addr().unwrap());
     for mode in MODES {
@@ -159,7 +159,7 @@ fn what_hangs_is_seen_to_hang() {
 
 #[test]
 fn a_comparison_shows_each_of_its_runs() {
-    let place = Sandbox::new();
+    let place = ProgramDir::new();
     let modes = ["--modes", "threads:3,processes:2", "--runs", "2", "--warmup", "0"];
     let args = ["compare", "br", "cn", "us", "zz", "-s", "DELAY", "--dashboard"];
     let compare = place.start(&[&args[..], &modes].concat());
@@ -187,7 +187,7 @@ fn a_comparison_shows_each_of_its_runs() {
 
 #[test]
 fn a_comparison_of_other_work_shows_its_runs_as_tasks() {
-    let place = Sandbox::new();
+    let place = ProgramDir::new();
     let args = ["compare", "--task", "sleep", "--jobs", "2", "--size", "100", "--workers", "1"];
     let compare = place.start(&[&args[..], &["--runs", "2", "--dashboard"]].concat());
     let events = get(port(&compare), "/events", "localhost");
@@ -206,7 +206,7 @@ fn a_comparison_of_other_work_shows_its_runs_as_tasks() {
 
 #[test]
 fn the_servers_show_their_requests() {
-    let place = Sandbox::new();
+    let place = ProgramDir::new();
     let args = ["serve", "--local-port", "0", "--delay-port", "0", "--error-port", "0"];
     let serve = place.start(&[&args[..], &["--dashboard"]].concat());
     let port = port(&serve);

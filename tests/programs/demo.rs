@@ -3,12 +3,12 @@
 #![cfg(target_os = "linux")]
 
 use crate::hostile::{Behaviour, HostileServer};
-use crate::programs::{FinishedProgram, MODES, RunningProgram, Sandbox, wait_until_gone};
+use crate::programs::{FinishedProgram, MODES, ProgramDir, RunningProgram, wait_until_gone};
 use rustix::process::Signal;
 
 const BOOK: &str = "CN IN US ID BR PK NG BD RU JP MX PH VN ET EG DE IR TR CD FR";
 
-fn demo(place: &Sandbox, args: &[&str]) -> FinishedProgram {
+fn demo(place: &ProgramDir, args: &[&str]) -> FinishedProgram {
     place.run(&[&["demo"], args].concat())
 }
 
@@ -24,7 +24,7 @@ fn before_seconds(line: &str) -> &str {
 #[test]
 fn flags_are_named_as_they_arrive_then_counted() {
     for mode in MODES {
-        let place = Sandbox::new();
+        let place = ProgramDir::new();
         let ran = demo(&place, &["flags", "-s", "LOCAL", "--mode", mode]).expect(0);
         let [codes, last] = ran.stdout.lines().collect::<Vec<_>>()[..] else { panic!("{ran:#?}") };
         assert_eq!(before_seconds(last), "20 flags downloaded in");
@@ -43,7 +43,7 @@ fn flags_are_named_as_they_arrive_then_counted() {
 
 #[test]
 fn flags_that_fail_are_reported_and_not_counted() {
-    let place = Sandbox::new();
+    let place = ProgramDir::new();
     let server = HostileServer::start(Behaviour::StrangeStatus(503, "Busy"));
     for mode in MODES {
         let ran = demo(&place, &["flags", "-s", &server.base_url(), "--mode", mode]).expect(1);
@@ -56,7 +56,7 @@ fn flags_that_fail_are_reported_and_not_counted() {
 #[test]
 fn futures_are_shown_when_they_are_made_and_when_they_are_done() {
     for mode in MODES {
-        let place = Sandbox::new();
+        let place = ProgramDir::new();
         let show = || demo(&place, &["futures", "--mode", mode]).expect(0);
         // If the program itself is held up for half a second, workers are free again.
         let is_held_up = |ran: &FinishedProgram| ran.stdout.matches("state=running").count() > 3;
@@ -85,7 +85,7 @@ fn futures_are_shown_when_they_are_made_and_when_they_are_done() {
 #[test]
 fn map_gives_results_in_order_while_later_ones_run() {
     for mode in MODES {
-        let ran = demo(&Sandbox::new(), &["map", "--mode", mode, "--speed", "5"]).expect(0);
+        let ran = demo(&ProgramDir::new(), &["map", "--mode", mode, "--speed", "5"]).expect(0);
         // Each with the time of day before it.
         let unstamped = |line: &str| {
             let (time, line) = line.split_at(11);
@@ -116,7 +116,7 @@ fn map_gives_results_in_order_while_later_ones_run() {
 fn cpu_shows_what_workers_are_worth_and_where_they_are_not() {
     let args = ["cpu", "--jobs", "1", "--workers", "2", "--mode"];
     for (mode, who) in [("threads", ["1 thread", "2 threads"]), ("processes", WORKERS)] {
-        let ran = demo(&Sandbox::new(), &[&args[..], &[mode]].concat()).expect(0);
+        let ran = demo(&ProgramDir::new(), &[&args[..], &[mode]].concat()).expect(0);
         let lines: Vec<_> = ran.stdout.lines().collect();
         assert_eq!(lines.len(), 3 + 3 + 3, "{ran:#?}");
         for kind in [0, 3] {
@@ -145,7 +145,7 @@ fn assert_in_order(text: &str, parts: &[&str]) {
 
 #[test]
 fn a_crash_costs_a_process_pool_one_flag() {
-    let ran = demo(&Sandbox::new(), &["crash", "-s", "LOCAL", "-w", "2"]).expect(0);
+    let ran = demo(&ProgramDir::new(), &["crash", "-s", "LOCAL", "-w", "2"]).expect(0);
     assert_in_order(
         &ran.stdout,
         &[
@@ -168,7 +168,7 @@ fn a_crash_costs_a_process_pool_one_flag() {
 #[test]
 fn a_crash_costs_everything_where_all_share_a_process() {
     for (mode, who) in [("sequential", "one after the other"), ("threads", "4 threads")] {
-        let ran = demo(&Sandbox::new(), &["crash", "-s", "LOCAL", "--mode", mode]).expect(0);
+        let ran = demo(&ProgramDir::new(), &["crash", "-s", "LOCAL", "--mode", mode]).expect(0);
         assert_in_order(
             &ran.stdout,
             &[
@@ -185,7 +185,7 @@ fn a_crash_costs_everything_where_all_share_a_process() {
 
 #[test]
 fn an_interrupted_demonstration_leaves_nothing_behind() {
-    let place = Sandbox::new();
+    let place = ProgramDir::new();
     std::fs::create_dir(place.path("tmp")).unwrap();
     let mut command = place.coordinator(&["demo", "crash", "-w", "2"]);
     let run = RunningProgram::start(command.env("TMPDIR", place.path("tmp")));
@@ -203,7 +203,7 @@ fn an_interrupted_demonstration_leaves_nothing_behind() {
 #[test]
 fn a_reader_may_close_the_pipe_early() {
     for demo in ["map", "flags", "crash"] {
-        let place = Sandbox::new();
+        let place = ProgramDir::new();
         std::fs::create_dir(place.path("tmp")).unwrap();
         let (reader, writer) = std::io::pipe().unwrap();
         drop(reader);
@@ -217,7 +217,7 @@ fn a_reader_may_close_the_pipe_early() {
 
 #[test]
 fn what_makes_no_sense_is_refused() {
-    let place = Sandbox::new();
+    let place = ProgramDir::new();
     for (args, reason) in [
         (&["nothing"][..], "unrecognized subcommand 'nothing'"),
         (&[], "Usage: coordinator demo <COMMAND>"),

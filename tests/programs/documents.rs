@@ -229,38 +229,69 @@ fn every_public_item_of_the_library_has_an_example_or_says_where_it_is() {
     assert!(missing.is_empty(), "{missing:#?}");
 }
 
-/// The name of the type or trait that a line defines, if it does so at the top level.
+/// The name of the type or trait that a line defines. An alias in a block is that of a trait's type.
 fn defined_type(line: &str) -> Option<&str> {
+    let kinds = ["struct ", "enum ", "trait ", "unsafe trait ", "union ", "type "];
+    let is_in_block = line.starts_with(' ');
+    let line = line.trim_start();
     let line = line.strip_prefix("pub").map_or(line, |public| match public.split_once(") ") {
         Some((_, definition)) if public.starts_with('(') => definition,
         _ => public.trim_start(),
     });
-    let kinds = ["struct ", "enum ", "trait ", "union "];
-    let name = kinds.iter().find_map(|kind| line.strip_prefix(kind))?;
-    name.split(|c: char| !c.is_ascii_alphanumeric() && c != '_').next()
+    let kind = kinds.iter().find(|kind| line.starts_with(**kind))?;
+    if is_in_block && *kind == "type " {
+        return None;
+    }
+    line[kind.len()..].split(|c: char| !c.is_ascii_alphanumeric() && c != '_').next()
+}
+
+/// The types that a source defines outside of its tests, in lines that begin so. Where a file has a type twice, one
+/// stands in for the other on another system, or without a feature.
+fn defined_types<'s>(source: &'s str, begin: &str) -> BTreeSet<&'s str> {
+    let lines: Vec<_> = source.lines().collect();
+    let is_test = |pair: &[&str]| {
+        pair[0].starts_with("#[cfg(") && pair[0].contains("test") && pair[1].ends_with('{')
+    };
+    let end = lines.windows(2).position(is_test).unwrap_or(lines.len());
+    let lines = lines[..end].iter().filter(|line| line.trim_start().starts_with(begin));
+    lines.filter_map(|line| defined_type(line)).collect()
+}
+
+/// The files among these that define a type of each name, in lines that begin so.
+fn definitions(is_source: impl Fn(&Path) -> bool, begin: &str) -> BTreeMap<String, Vec<PathBuf>> {
+    let mut defined_in: BTreeMap<_, Vec<_>> = BTreeMap::new();
+    for file in files() {
+        let path = file.strip_prefix(ROOT).expect("a path below the root");
+        if file.extension().is_some_and(|extension| extension == "rs") && is_source(path) {
+            let source = fs::read_to_string(&file).expect("a source file");
+            for name in defined_types(&source, begin) {
+                defined_in.entry(name.to_owned()).or_default().push(path.to_owned());
+            }
+        }
+    }
+    defined_in
+}
+
+fn is_in(folder: &str, path: &Path) -> bool {
+    path.iter().skip_while(|name| *name == "crates").take(2).any(|name| name == folder)
 }
 
 #[test]
 fn no_type_name_means_two_things() {
     // Of the journal, which other programs write too, and of the library: the same things. `Readme` has
-    // the documents whose examples are tested.
-    const SAME: [&str; 3] = ["OutputStream", "Readme", "ResourceUsage"];
-    let mut defined_in: BTreeMap<String, Vec<PathBuf>> = BTreeMap::new();
-    let is_source = |file: &&PathBuf| {
-        file.extension().is_some_and(|extension| extension == "rs")
-            && file.strip_prefix(ROOT).is_ok_and(|path| {
-                let mut folders = path.iter().skip_while(|name| *name == "crates").take(2);
-                folders.any(|name| name == "src")
-            })
-    };
-    for file in files().iter().filter(is_source) {
-        let source = fs::read_to_string(file).expect("a source file");
-        for name in source.lines().filter_map(defined_type) {
-            defined_in.entry(name.to_owned()).or_default().push(file.clone());
-        }
-    }
-    assert!(defined_in.len() > 300, "the definitions are found: {}", defined_in.len());
-    defined_in.retain(|name, files| files.len() > 1 && !SAME.contains(&name.as_str()));
+    // the documents whose examples are tested. The others are types of a feature, and what there is without it.
+    const SAME: [&str; 5] =
+        ["OutputStream", "Readme", "ResourceUsage", "RunnerLane", "WorkerTraces"];
+    let mut defined_in = definitions(|path| is_in("src", path), "");
+    assert!(defined_in.len() > 500, "the definitions are found: {}", defined_in.len());
+    // What tests share among themselves is named apart, too.
+    let is_support = |path: &Path| is_in("tests", path) && path.iter().any(|it| it == "support");
+    let shared = definitions(is_support, "pub");
+    assert!(shared.len() > 15, "the definitions are found: {}", shared.len());
+    defined_in.retain(|name, files| {
+        files.extend(shared.get(name).into_iter().flatten().cloned());
+        files.len() > 1 && !SAME.contains(&name.as_str())
+    });
     assert!(defined_in.is_empty(), "{defined_in:#?}");
 }
 

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::gate::GateServer;
 use crate::hostile::{Behaviour, HostileServer};
-use crate::programs::{MODES, Sandbox};
+use crate::programs::{MODES, ProgramDir};
 use crate::scripted_server::{Response, ScriptedServer};
 use procession_cli::flag_server::image;
 use procession_cli::flags::codes::{AVAILABLE, POP20};
@@ -21,7 +21,7 @@ fn each_mode_downloads_all_flags_byte_for_byte() {
         .map(|cc| (format!("{cc}.gif"), image(&cc).unwrap().to_vec()))
         .collect();
     assert_eq!(expected.len(), 194);
-    let place = Sandbox::new();
+    let place = ProgramDir::new();
     for mode in MODES {
         place.run(&["--all", "--mode", mode, "-d", mode]).expect(0);
         let mut files = place.files(mode);
@@ -34,7 +34,7 @@ fn each_mode_downloads_all_flags_byte_for_byte() {
 #[cfg(target_os = "linux")]
 fn workers_in_a_sandbox_download_all_flags_and_keep_their_logs() {
     for level in ["basic", "strict"] {
-        let place = Sandbox::new();
+        let place = ProgramDir::new();
         let ran = place.run(&["--all", "--sandbox", level]);
         if !kernel_has_all_layers() {
             assert!(ran.stderr.contains("the sandbox cannot be put in place"), "{ran:?}");
@@ -47,7 +47,7 @@ fn workers_in_a_sandbox_download_all_flags_and_keep_their_logs() {
         assert!(summary.stdout.contains("194"), "{level}: {summary:?}");
     }
     let refused =
-        Sandbox::new().run(&["--all", "--sandbox", "strict", "--mode", "threads"]).expect(2);
+        ProgramDir::new().run(&["--all", "--sandbox", "strict", "--mode", "threads"]).expect(2);
     assert!(refused.stderr.contains("--sandbox LEVEL needs --mode processes"), "{refused:?}");
 }
 
@@ -57,7 +57,7 @@ fn a_run_that_goes_without_a_sandbox_says_in_its_log_what_is_missing() {
     let coordinator = assert_cmd::cargo::cargo_bin!("coordinator").display();
     // With a small stack, workers cannot be confined.
     for (limit, is_confined) in [("true", kernel_has_all_layers()), ("ulimit -s 512", false)] {
-        let place = Sandbox::new();
+        let place = ProgramDir::new();
         let script = format!("{limit}; exec '{coordinator}' BR");
         let mut sh = place.command(std::path::Path::new("sh"), &["-c"]);
         crate::programs::RunningProgram::start(sh.arg(script)).wait().expect(0);
@@ -127,7 +127,7 @@ fn kernel_has_all_layers() -> bool {
 
 #[test]
 fn the_most_populous_countries_are_the_default() {
-    let place = Sandbox::new();
+    let place = ProgramDir::new();
     let ran = place.run(&[]).expect(0);
     assert!(ran.stdout.contains("Searching for 20 flags: from BD to VN\n"), "{ran:?}");
     assert_eq!(place.flags("downloads"), set(&POP20));
@@ -135,7 +135,7 @@ fn the_most_populous_countries_are_the_default() {
 
 #[test]
 fn a_letter_means_all_codes_that_begin_with_it() {
-    let place = Sandbox::new();
+    let place = ProgramDir::new();
     let summary = place.run(&["B", "--json"]).expect(0).summary();
     assert_eq!(summary.counts(), [17, 9, 0]);
     let with_b: Vec<_> = AVAILABLE.into_iter().filter(|code| code.starts_with('B')).collect();
@@ -144,7 +144,7 @@ fn a_letter_means_all_codes_that_begin_with_it() {
 
 #[test]
 fn codes_letters_and_tables_add_up_and_are_limited_after_sorting() {
-    let place = Sandbox::new();
+    let place = ProgramDir::new();
     let ran = place.run(&["us", "b", "Br", "-l", "4"]).expect(0);
     assert!(ran.stdout.contains("Searching for 4 flags: BA, BB, BC, BD\n"), "{ran:?}");
     assert_eq!(place.flags("downloads"), set(&["BA", "BB", "BD"]));
@@ -153,7 +153,7 @@ fn codes_letters_and_tables_add_up_and_are_limited_after_sorting() {
 
 #[test]
 fn a_codes_file_may_be_written_in_any_way() {
-    let place = Sandbox::new();
+    let place = ProgramDir::new();
     let text = "\u{feff}br us\r\n\n  CN\tbr # and so on\n# nothing\nUS\n\n";
     let file = place.file("codes.txt", text);
     let wanted = set(&["BR", "CN", "US"]);
@@ -167,7 +167,7 @@ fn a_codes_file_may_be_written_in_any_way() {
 
 #[test]
 fn the_error_server_gives_the_same_outcomes_in_each_mode() {
-    let place = Sandbox::new();
+    let place = ProgramDir::new();
     let outcomes = |how: &[&str]| {
         let args = [&["b", "-l", "16", "-s", "error", "--json", "-d", "flags"], how].concat();
         let ran = place.run(&args).expect(1);
@@ -191,7 +191,7 @@ fn the_error_server_gives_the_same_outcomes_in_each_mode() {
 
 #[test]
 fn every_code_from_the_error_server_gives_the_counts_of_the_book() {
-    let place = Sandbox::new();
+    let place = ProgramDir::new();
     let summary = place.run(&["-e", "-s", "ERROR", "-m", "60", "--json"]).expect(1).summary();
     assert_eq!(summary.counts(), [150, 361, 165]);
     assert_eq!(place.flags("downloads").len(), 150);
@@ -201,7 +201,7 @@ fn every_code_from_the_error_server_gives_the_counts_of_the_book() {
 fn a_request_is_tried_again_as_often_as_asked() {
     let server = |fails| HostileServer::start(Behaviour::FlakyThenOk { fails });
     for mode in MODES {
-        let place = Sandbox::new();
+        let place = ProgramDir::new();
         let run = |server: &HostileServer, retries| {
             let url = server.base_url();
             place.run(&["br", "-s", &url, "--retries", retries, "--mode", mode, "--json"])
@@ -217,7 +217,7 @@ fn a_request_is_tried_again_as_often_as_asked() {
 
 #[test]
 fn missing_flags_are_a_failure_only_if_asked() {
-    let place = Sandbox::new();
+    let place = ProgramDir::new();
     let args = |mode| ["br", "aa", "--mode", mode, "--fail-on-missing"];
     for mode in MODES {
         place.run(&args(mode)[..4]).expect(0);
@@ -228,7 +228,7 @@ fn missing_flags_are_a_failure_only_if_asked() {
 
 #[test]
 fn flags_of_an_earlier_run_are_replaced_and_its_leftovers_swept_up() {
-    let place = Sandbox::new();
+    let place = ProgramDir::new();
     std::fs::create_dir(place.path("downloads")).unwrap();
     place.file("downloads/br.gif", "old");
     // No system has a process of this number.
@@ -241,7 +241,7 @@ fn flags_of_an_earlier_run_are_replaced_and_its_leftovers_swept_up() {
 fn at_once(opens_at: usize, how: &[&str]) -> usize {
     let gate = GateServer::start(opens_at);
     let args = [&["a", "b", "c", "d", "e", "-l", "120", "--json", "-s", &gate.base_url()], how];
-    let summary = Sandbox::new().run(&args.concat()).expect(0).summary();
+    let summary = ProgramDir::new().run(&args.concat()).expect(0).summary();
     assert_eq!(summary.ok, 120);
     gate.peak()
 }
@@ -262,7 +262,7 @@ fn a_run_has_exactly_as_many_workers_as_asked_and_leaves_none() {
     use std::time::{Duration, Instant};
 
     let server = HostileServer::start(Behaviour::Stall);
-    let place = Sandbox::new();
+    let place = ProgramDir::new();
     let run = place.start(&["--all", "-s", &server.base_url(), "-w", "3", "-m", "194"]);
     let workers = run.workers(3);
     let a_while = Instant::now() + Duration::from_millis(500);

@@ -1,12 +1,12 @@
 //! `coordinator agent`, `coordinator hosts` and `--mode hosts`. With the feature `hosts` and a nats-server
 //! (the variable `NATS_SERVER`), flags are downloaded by two agents.
 
-use crate::programs::Sandbox;
+use crate::programs::ProgramDir;
 
 #[cfg(not(feature = "hosts"))]
 #[test]
 fn without_the_feature_the_commands_say_how_to_get_it() {
-    let place = Sandbox::new();
+    let place = ProgramDir::new();
     let url = "nats://127.0.0.1:1";
     for args in [
         &["agent", "--nats", url][..],
@@ -31,7 +31,7 @@ fn without_the_feature_the_commands_say_how_to_get_it() {
 
 #[test]
 fn a_certificate_needs_its_key() {
-    let place = Sandbox::new();
+    let place = ProgramDir::new();
     let args = ["hosts", "--nats", "tls://h", "--cert", "agent.pem"];
     let ran = place.run(&args).expect(2);
     assert!(ran.stderr.contains("--key"), "{ran:?}");
@@ -39,7 +39,7 @@ fn a_certificate_needs_its_key() {
 
 #[test]
 fn other_modes_refuse_the_address_of_servers() {
-    let place = Sandbox::new();
+    let place = ProgramDir::new();
     for (args, why) in [
         (&["--nats", "nats://h"][..], "--nats URL needs --mode hosts"),
         (&["demo", "flags", "--mode", "hosts"], "coordinator demo hosts"),
@@ -53,7 +53,7 @@ fn other_modes_refuse_the_address_of_servers() {
 #[cfg(feature = "hosts")]
 #[test]
 fn hosts_need_the_address_of_their_servers() {
-    let place = Sandbox::new();
+    let place = ProgramDir::new();
     for (args, why) in [
         (&["--mode", "hosts"][..], "--mode hosts needs --nats URL"),
         (
@@ -83,7 +83,7 @@ mod with_a_server {
 
     use rustix::process::Signal;
 
-    use crate::programs::{Sandbox, skipped, wait_until};
+    use crate::programs::{ProgramDir, skipped, wait_until};
 
     struct NatsServer(Child, String);
 
@@ -94,7 +94,7 @@ mod with_a_server {
         }
     }
 
-    fn server(place: &Sandbox) -> Option<NatsServer> {
+    fn server(place: &ProgramDir) -> Option<NatsServer> {
         let Some(program) = std::env::var_os("NATS_SERVER") else {
             skipped("NATS_SERVER is not set: .ci/nats-server prints its path");
             return None;
@@ -115,7 +115,7 @@ mod with_a_server {
 
     #[test]
     fn hosts_say_what_waits_and_why() {
-        let place = Sandbox::new();
+        let place = ProgramDir::new();
         let Some(server) = server(&place) else { return };
         let nats = ["--nats", &server.1];
         let hosts = |more: &[&str]| place.run(&[&["hosts"][..], &nats, more].concat()).expect(0);
@@ -140,7 +140,7 @@ mod with_a_server {
 
     #[test]
     fn the_logs_of_agents_are_fetched_and_read_as_others() {
-        let place = Sandbox::new();
+        let place = ProgramDir::new();
         let Some(server) = server(&place) else { return };
         let nats = ["--nats", &server.1];
         let agent = |host: &str, more: &[&str]| {
@@ -175,7 +175,7 @@ mod with_a_server {
     #[test]
     fn a_key_is_made_once_and_only_its_owner_reads_it() {
         use std::os::unix::fs::PermissionsExt;
-        let place = Sandbox::new();
+        let place = ProgramDir::new();
         let made = place.run(&["hosts", "--new-nkey", "agent.nk"]).expect(0);
         assert!(made.stdout.starts_with('U') && made.stdout.len() == 57, "{made:?}");
         let mode = std::fs::metadata(place.path("agent.nk")).unwrap().permissions().mode();
@@ -186,7 +186,7 @@ mod with_a_server {
 
     #[test]
     fn errors_of_a_connection_say_what_is_wrong() {
-        let place = Sandbox::new();
+        let place = ProgramDir::new();
         std::fs::write(place.path("bad.nk"), "no seed").unwrap();
         for (args, why) in [
             (&["--nats", "nats://127.0.0.1:1"][..], "cannot connect to NATS at nats://127.0.0.1:1"),
@@ -205,7 +205,7 @@ mod with_a_server {
 
     #[test]
     fn after_the_error_that_ends_a_run_hosts_begin_no_more_than_they_have_workers_for() {
-        let place = Sandbox::new();
+        let place = ProgramDir::new();
         let Some(server) = server(&place) else { return };
         let nats = ["--nats", &server.1];
         let args = ["agent", "-w", "2", "--slots", "40"];
@@ -225,7 +225,7 @@ mod with_a_server {
 
     #[test]
     fn a_run_with_a_name_that_was_killed_is_gone_on_with_or_forgotten() {
-        let place = Sandbox::new();
+        let place = ProgramDir::new();
         let Some(server) = server(&place) else { return };
         let nats = ["--nats", &server.1];
         let urls = (0..5).map(|n| format!("http://127.0.0.1:1/broken{n}\n"));
@@ -258,7 +258,7 @@ mod with_a_server {
 
     #[test]
     fn two_agents_download_all_flags_although_one_of_them_is_killed() {
-        let place = Sandbox::new();
+        let place = ProgramDir::new();
         let Some(server) = server(&place) else { return };
         let nats = ["--nats", &server.1];
         let agent = |host: &str| {

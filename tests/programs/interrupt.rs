@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use crate::gate::GateServer;
 use crate::hostile::{Behaviour, HostileServer};
 use crate::programs::{
-    FinishedProgram, MODES, PATIENCE, RunningProgram, Sandbox, how, kill, wait_until,
+    FinishedProgram, MODES, PATIENCE, ProgramDir, RunningProgram, how, kill, wait_until,
     wait_until_gone,
 };
 use rustix::process::{Pid, Signal, kill_process_group};
@@ -50,7 +50,7 @@ fn signal_and_wait(run: RunningProgram, signals: &[Signal]) -> FinishedProgram {
 fn an_interrupted_run_finishes_what_is_in_flight_and_reports_the_rest() {
     for mode in MODES {
         for (signal, code) in [(Signal::INT, 130), (Signal::TERM, 143)] {
-            let place = Sandbox::new();
+            let place = ProgramDir::new();
             let run = place.start(&["--all", "-s", "DELAY", "--json", "--mode", mode]);
             run.wait_for_stdout("\n");
             let ran = interrupt(run, signal, code);
@@ -75,7 +75,7 @@ fn a_server_that_stalls_cannot_hold_up_the_end() {
         for (signal, code) in [(Signal::INT, 130), (Signal::TERM, 143)] {
             let server = HostileServer::start(Behaviour::Stall);
             let url = server.base_url();
-            let place = Sandbox::new();
+            let place = ProgramDir::new();
             let run =
                 place.start(&[&["--all", "-s", &url, "--json"], &how(mode, "4", "4")[..]].concat());
             let in_flight = if mode == "sequential" { 1 } else { 4 };
@@ -90,7 +90,7 @@ fn a_server_that_stalls_cannot_hold_up_the_end() {
 #[test]
 fn a_person_gets_the_report_of_an_interrupted_run() {
     for mode in MODES {
-        let place = Sandbox::new();
+        let place = ProgramDir::new();
         let run = place.start(&["--all", "-s", "DELAY", "--mode", mode]);
         run.wait_for_stdout("will be used.\n");
         let ran = interrupt(run, Signal::INT, 130);
@@ -111,7 +111,7 @@ fn a_second_signal_ends_the_program_at_once() {
         let url = server.base_url();
         // Less than the grace would take; but a busy machine may need more than one try.
         let is_quick = || {
-            let place = Sandbox::new();
+            let place = ProgramDir::new();
             let run = place.start(&["--all", "-s", &url, "--mode", mode, "--json"]);
             let before = server.connections();
             wait_until("a request is in flight", || server.connections() > before);
@@ -135,7 +135,7 @@ fn a_second_signal_ends_the_program_at_once() {
 #[test]
 fn a_terminal_that_is_gone_is_a_request_to_end_in_order() {
     for (signal, code) in [(Signal::HUP, 129), (Signal::QUIT, 131)] {
-        let place = Sandbox::new();
+        let place = ProgramDir::new();
         let run = place.start(&["--all", "-s", "DELAY", "--json"]);
         run.wait_for_stdout("\n");
         let ran = interrupt(run, signal, code);
@@ -148,7 +148,7 @@ fn a_terminal_that_is_gone_is_a_request_to_end_in_order() {
 
 #[test]
 fn a_program_that_was_started_to_outlive_its_terminal_does() {
-    let place = Sandbox::new();
+    let place = ProgramDir::new();
     let coordinator = assert_cmd::cargo::cargo_bin!("coordinator").display();
     let script = format!("trap '' HUP; exec '{coordinator}' B -s DELAY --json");
     let mut command = place.command(std::path::Path::new("sh"), &["-c", &script]);
@@ -161,7 +161,7 @@ fn a_program_that_was_started_to_outlive_its_terminal_does() {
 #[test]
 fn signals_that_come_at_once_are_one_request() {
     for mode in MODES {
-        let place = Sandbox::new();
+        let place = ProgramDir::new();
         let run = place.start(&["--all", "-s", "DELAY", "--json", "--mode", mode]);
         run.wait_for_stdout("\n");
         // As `timeout` does it: the program, then its group.
@@ -181,7 +181,7 @@ fn signals_that_come_at_once_are_one_request() {
 #[test]
 fn the_second_signal_ends_the_program_though_its_main_thread_hangs() {
     for (signal, code) in [(Signal::INT, 130), (Signal::TERM, 143), (Signal::HUP, 129)] {
-        let place = Sandbox::new();
+        let place = ProgramDir::new();
         let (mut reader, mut writer) = std::io::pipe().unwrap();
         // Nearly all that a pipe holds.
         std::io::Write::write_all(&mut writer, &[b'\n'; 60 << 10]).unwrap();
@@ -211,7 +211,7 @@ fn the_second_signal_ends_the_program_though_its_main_thread_hangs() {
 fn a_signal_that_comes_while_starting_is_heeded() {
     for mode in MODES {
         for delay in [0, 1, 2, 4, 8, 16, 32] {
-            let place = Sandbox::new();
+            let place = ProgramDir::new();
             let run = place.start(&["--all", "-s", "DELAY", "--json", "--mode", mode]);
             thread::sleep(Duration::from_millis(delay));
             let (signal, code) =
@@ -228,7 +228,7 @@ fn a_signal_that_comes_while_starting_is_heeded() {
 #[test]
 fn a_signal_is_heeded_from_the_moment_that_its_default_action_is_off() {
     for _ in 0..40 {
-        let place = Sandbox::new();
+        let place = ProgramDir::new();
         let run = place.start(&["--all", "-s", "DELAY", "--json", "--mode", "threads", "-m", "2"]);
         // A busy wait that allocates nothing, so that the moments right after are tried, too.
         let status = fs::File::open(format!("/proc/{}/status", run.pid())).unwrap();
@@ -252,7 +252,7 @@ fn a_signal_is_heeded_from_the_moment_that_its_default_action_is_off() {
 
 #[test]
 fn a_ctrl_c_in_the_terminal_is_for_the_coordinator_alone() {
-    let place = Sandbox::new();
+    let place = ProgramDir::new();
     let args = ["--all", "-s", "DELAY", "--json", "-w", "2", "-m", "20"];
     // A terminal signals the whole group of processes in its foreground.
     let run = RunningProgram::start(place.coordinator(&args).process_group(0));
@@ -273,7 +273,7 @@ fn a_killed_worker_costs_the_flag_it_was_at() {
     // It opens when a third request comes, which only a new worker can make.
     let server = GateServer::start(3);
     let url = server.base_url();
-    let place = Sandbox::new();
+    let place = ProgramDir::new();
     let run = place.start(&["br", "cn", "fr", "us", "-s", &url, "-w", "2", "--json"]);
     wait_until("both workers are busy", || server.peak() == 2);
     let workers = run.workers(2);
@@ -300,7 +300,7 @@ fn a_killed_worker_costs_the_flag_it_was_at() {
 
 #[test]
 fn workers_that_are_killed_again_and_again_cost_no_more_than_their_flags() {
-    let place = Sandbox::new();
+    let place = ProgramDir::new();
     let run = place.start(&["--all", "-s", "DELAY", "-w", "2", "-m", "40", "--json"]);
     run.wait_for_stdout("\n");
     for _ in 0..3 {
@@ -325,7 +325,7 @@ fn the_workers_of_a_killed_coordinator_end_with_it() {
     for server in ["DELAY", "stalling"] {
         let stalling = HostileServer::start(Behaviour::Stall);
         let url = stalling.base_url();
-        let place = Sandbox::new();
+        let place = ProgramDir::new();
         let args = ["--all", "-w", "4", "-m", "60", "--json", "-s"];
         let run = match server {
             "DELAY" => place.start(&[&args[..], &["DELAY"]].concat()),

@@ -7,7 +7,7 @@ use std::thread;
 use std::time::Duration;
 
 use crate::hostile::{Behaviour, HostileServer};
-use crate::programs::{Sandbox, wait_until, wait_until_gone};
+use crate::programs::{ProgramDir, wait_until, wait_until_gone};
 use rustix::process::Signal;
 
 fn is_stopped(pid: u32) -> bool {
@@ -18,7 +18,7 @@ fn is_stopped(pid: u32) -> bool {
 #[test]
 fn ctrl_z_stops_the_workers_with_the_program_and_costs_no_task() {
     let server = HostileServer::start(Behaviour::Stall);
-    let place = Sandbox::new();
+    let place = ProgramDir::new();
     let url = server.base_url();
     let args = ["br", "cn", "-s", &url, "-w", "2", "--task-timeout", "8"];
     let run = place.start(&args);

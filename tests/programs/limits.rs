@@ -8,13 +8,13 @@ use std::path::Path;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-use crate::programs::{FinishedProgram, RunningProgram, Sandbox, skipped};
+use crate::programs::{FinishedProgram, ProgramDir, RunningProgram, skipped};
 
 /// All codes, as the flag servers answer them.
 const ALL: [usize; 3] = [194, 482, 0];
 
 /// Runs `coordinator --every --json ARGS` under a limit that a shell sets.
-fn limited(place: &Sandbox, ulimit: &str, args: &str) -> FinishedProgram {
+fn limited(place: &ProgramDir, ulimit: &str, args: &str) -> FinishedProgram {
     let coordinator = assert_cmd::cargo::cargo_bin!("coordinator").display();
     // Where all CPUs are busy, some of a thousand answers come late.
     let script = format!("{ulimit}; exec '{coordinator}' --every --json --timeout 60 {args}");
@@ -32,7 +32,7 @@ fn a_limit_of_memory_costs_connections_and_no_flags() {
         ("-d 100000", "-m 1000"),
         ("-d 100000", "-m 1000 --mode threads"),
     ] {
-        let ran = limited(&Sandbox::new(), &format!("ulimit {limit}"), args).expect(0);
+        let ran = limited(&ProgramDir::new(), &format!("ulimit {limit}"), args).expect(0);
         assert_eq!(ran.summary().counts(), ALL, "{limit} {args}: {}", ran.stderr);
         let connections = ran.summary().all["connections"].as_u64().unwrap();
         let is_less = connections < if args.contains("200") { 200 } else { 676 };
@@ -48,7 +48,7 @@ fn a_limit_of_memory_costs_connections_and_no_flags() {
 #[test]
 fn a_limit_of_memory_under_which_nothing_works_is_one_clear_error() {
     for mode in ["processes", "threads"] {
-        let place = Sandbox::new();
+        let place = ProgramDir::new();
         let ran = limited(&place, "ulimit -v 45000", &format!("-m 1000 --mode {mode}")).expect(3);
         assert_eq!(ran.stdout, "");
         let told = "coordinator: the limit of memory (ulimit -v) is 43 MiB: that is too little";
@@ -63,7 +63,7 @@ fn a_limit_of_open_files_under_which_nothing_works_is_one_clear_error_at_once() 
     for (files, mode) in tries.into_iter().chain([(8, "threads"), (16, "threads")]) {
         let began = Instant::now();
         let args = format!("--server LOCAL --mode {mode}");
-        let ran = limited(&Sandbox::new(), &format!("ulimit -n {files}"), &args).expect(3);
+        let ran = limited(&ProgramDir::new(), &format!("ulimit -n {files}"), &args).expect(3);
         // To try for half a minute to start a worker would take longer.
         assert!(began.elapsed() < Duration::from_secs(20), "{:?}", began.elapsed());
         assert_eq!(ran.stdout, "");
@@ -72,14 +72,14 @@ fn a_limit_of_open_files_under_which_nothing_works_is_one_clear_error_at_once() 
         assert_eq!(ran.stderr.lines().count(), 1, "{}", ran.stderr);
         let (_, least) = ran.stderr.trim_end().rsplit_once(' ').expect("words");
         // What is announced is true.
-        let ran = limited(&Sandbox::new(), &format!("ulimit -n {least}"), &args).expect(0);
+        let ran = limited(&ProgramDir::new(), &format!("ulimit -n {least}"), &args).expect(0);
         assert_eq!(ran.summary().counts(), ALL, "{least}: {}", ran.stderr);
     }
 }
 
 /// Runs `coordinator ARGS` under a limit that a shell sets, and says how long that took.
 fn measured(ulimit: &str, args: &str) -> (FinishedProgram, Duration) {
-    let (place, began) = (Sandbox::new(), Instant::now());
+    let (place, began) = (ProgramDir::new(), Instant::now());
     let coordinator = assert_cmd::cargo::cargo_bin!("coordinator").display();
     let script = format!("{ulimit}; exec '{coordinator}' {args}");
     let ran = RunningProgram::start(place.command(Path::new("sh"), &["-c"]).arg(script)).wait();
@@ -117,7 +117,7 @@ fn commands_that_can_have_no_worker_say_so_at_once() {
 
 /// The same with a limit of threads, which counts all of a user's: as a user of whom there are no
 /// others. None if only the present user can be had.
-fn with_threads(place: &Sandbox, threads: usize, args: &str) -> Option<FinishedProgram> {
+fn with_threads(place: &ProgramDir, threads: usize, args: &str) -> Option<FinishedProgram> {
     let is_root = rustix::process::geteuid().is_root();
     let can_change = std::process::Command::new("setpriv").arg("--version").output().is_ok();
     if !(is_root && can_change) {
@@ -153,7 +153,7 @@ fn a_limit_of_threads_costs_connections_and_no_flags() {
         let mut runs = Vec::new();
         while !runs.iter().any(|said: &String| said.contains(told)) {
             assert!(runs.len() < 5, "{args}: {runs:?}");
-            let Some(ran) = with_threads(&Sandbox::new(), threads, args) else {
+            let Some(ran) = with_threads(&ProgramDir::new(), threads, args) else {
                 return skipped(NO_OTHER_USER);
             };
             let ran = ran.expect(0);
@@ -169,7 +169,7 @@ fn a_limit_of_threads_costs_connections_and_no_flags() {
 #[test]
 fn a_limit_of_threads_under_which_nothing_works_is_one_clear_error() {
     for threads in [1, 3] {
-        let Some(ran) = with_threads(&Sandbox::new(), threads, "--mode threads") else {
+        let Some(ran) = with_threads(&ProgramDir::new(), threads, "--mode threads") else {
             return skipped(NO_OTHER_USER);
         };
         let ran = ran.expect(3);

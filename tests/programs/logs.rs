@@ -8,13 +8,13 @@ use std::io::{BufRead, Write};
 use std::process::Stdio;
 
 use crate::programs::{
-    FinishedProgram, MODES, RunningProgram, Sandbox, kill, skipped, wait_until, wait_until_gone,
+    FinishedProgram, MODES, ProgramDir, RunningProgram, kill, skipped, wait_until, wait_until_gone,
 };
 use rustix::process::Signal;
 use serde_json::Value;
 
 /// What `logs --summary --json` tells of the latest run.
-fn summary(place: &Sandbox) -> Value {
+fn summary(place: &ProgramDir) -> Value {
     let ran = place.run(&["logs", "--summary", "--json"]).expect(0);
     assert_eq!(ran.stderr, "");
     ran.json().pop().unwrap()
@@ -32,7 +32,7 @@ fn sum(summary: &Value, number: &str) -> u64 {
 #[test]
 fn the_numbers_are_those_of_the_report_in_every_mode() {
     for mode in MODES {
-        let place = Sandbox::new();
+        let place = ProgramDir::new();
         let ran = place.run(&["a", "b", "-s", "LOCAL", "--mode", mode, "--json"]).expect(0);
         let told = summary(&place);
         let summary = &told["summary"];
@@ -48,7 +48,7 @@ fn the_numbers_are_those_of_the_report_in_every_mode() {
 
 #[test]
 fn a_worker_that_was_killed_is_reported_with_the_tasks_that_were_lost() {
-    let place = Sandbox::new();
+    let place = ProgramDir::new();
     let args = ["-e", "-l", "200", "-s", "ERROR", "--seed", "7", "-w", "2", "-m", "30"];
     let run = place.start(&[&args[..], &["--retries", "2", "--json"]].concat());
     wait_until("half is done", || run.stdout().lines().count() > 100);
@@ -81,7 +81,7 @@ fn a_worker_that_was_killed_is_reported_with_the_tasks_that_were_lost() {
 
 #[test]
 fn lines_are_merged_by_time_and_chosen_by_who_and_what() {
-    let place = Sandbox::new();
+    let place = ProgramDir::new();
     let args = ["-e", "-l", "60", "-s", "ERROR", "-w", "2", "-m", "20", "--json"];
     let ran = place.run(&args);
     let report = ran.summary();
@@ -113,7 +113,7 @@ fn lines_are_merged_by_time_and_chosen_by_who_and_what() {
 
 #[test]
 fn a_run_in_progress_is_followed_to_its_end_from_before_it_began() {
-    let place = Sandbox::new();
+    let place = ProgramDir::new();
     let follower = place.start(&["logs", "--follow"]);
     wait_until("it waits for a run", || follower.stderr().contains("waiting for a run in logs"));
     // It would take most of a minute.
@@ -141,7 +141,7 @@ fn a_run_in_progress_is_followed_to_its_end_from_before_it_began() {
 
 #[test]
 fn whatever_lies_among_the_logs_the_rest_is_shown() {
-    let place = Sandbox::new();
+    let place = ProgramDir::new();
     place.run(&["br", "zz", "--mode", "threads"]).expect(0);
     let whole = place.run(&["logs"]).expect(0);
     assert_eq!((whole.stderr.as_str(), whole.stdout.matches("BR ok").count()), ("", 1));
@@ -194,7 +194,7 @@ fn whatever_lies_among_the_logs_the_rest_is_shown() {
 
 #[test]
 fn so_many_runs_are_kept_and_each_can_be_named() {
-    let place = Sandbox::new();
+    let place = ProgramDir::new();
     let names: Vec<String> = (0..4)
         .map(|_| {
             let ran = place.run(&["br", "--mode", "sequential", "--keep-runs", "2"]).expect(0);
@@ -222,7 +222,7 @@ fn so_many_runs_are_kept_and_each_can_be_named() {
 
 #[test]
 fn a_run_that_could_write_nothing_is_reported_as_such() {
-    let place = Sandbox::new();
+    let place = ProgramDir::new();
     let ran = place.run(&["br", "--mode", "sequential"]).expect(0);
     for log in place.logs().keys() {
         fs::write(place.path("logs/latest").join(log), "").unwrap();
@@ -244,7 +244,7 @@ fn a_run_that_could_write_nothing_is_reported_as_such() {
 
 #[test]
 fn what_makes_no_sense_is_refused_with_what_would() {
-    let place = Sandbox::new();
+    let place = ProgramDir::new();
     let none = place.run(&["logs"]).expect(3);
     assert!(none.stderr.contains("there are no logs of runs in logs: go to "), "{none:?}");
     assert!(place.run(&["logs", "--list"]).expect(0).stdout.contains("no logs of runs"));
@@ -283,7 +283,7 @@ fn most_memory(pid: u32) -> u64 {
 fn a_million_lines_need_next_to_no_memory() {
     let _cores = crate::programs::all_cores();
     const LINES: u64 = 1_000_000;
-    let place = Sandbox::new();
+    let place = ProgramDir::new();
     let dir = place.path("logs/2026-11-22T23-49-32-7");
     fs::create_dir_all(&dir).unwrap();
     let file = |worker: u64| {
@@ -322,7 +322,7 @@ fn a_million_lines_need_next_to_no_memory() {
 
 #[test]
 fn a_reader_that_has_seen_enough_ends_it_quietly() {
-    let place = Sandbox::new();
+    let place = ProgramDir::new();
     place.run(&["-a", "--mode", "threads"]).expect(0);
     let mut command = place.coordinator(&["logs"]);
     command.stdout(Stdio::null());
@@ -334,10 +334,10 @@ fn a_reader_that_has_seen_enough_ends_it_quietly() {
 }
 
 /// A file system of this size in KiB, until this is dropped; none where that is not permitted.
-struct SmallDisk<'p>(&'p Sandbox, &'static str);
+struct SmallDisk<'p>(&'p ProgramDir, &'static str);
 
 impl<'p> SmallDisk<'p> {
-    fn mount(place: &'p Sandbox, name: &'static str, size: &str) -> Option<Self> {
+    fn mount(place: &'p ProgramDir, name: &'static str, size: &str) -> Option<Self> {
         fs::create_dir(place.path(name)).unwrap();
         let args = ["-t", "tmpfs", "-o", &format!("size={size}"), "none", name];
         let mounted = place.command("mount".as_ref(), &args).status();
@@ -359,7 +359,7 @@ impl Drop for SmallDisk<'_> {
 #[test]
 fn a_log_on_a_full_disk_has_the_end_of_the_run_and_the_number_of_missing_lines() {
     for mode in MODES {
-        let place = Sandbox::new();
+        let place = ProgramDir::new();
         let Some(_disk) = SmallDisk::mount(&place, "disk", "200k") else {
             return skipped("this user cannot mount a small disk");
         };
@@ -410,7 +410,7 @@ fn a_log_on_a_full_disk_has_the_end_of_the_run_and_the_number_of_missing_lines()
 
 #[test]
 fn a_run_that_loses_no_line_leaves_no_reserve_and_a_killed_one_is_reported_as_killed() {
-    let place = Sandbox::new();
+    let place = ProgramDir::new();
     place.run(&["br"]).expect(0);
     assert!(!place.files("logs/latest").contains_key("reserve.jsonl"));
     let run = place.start(&["-a", "-s", "DELAY", "-w", "1", "--json"]);
@@ -428,14 +428,14 @@ fn a_run_that_loses_no_line_leaves_no_reserve_and_a_killed_one_is_reported_as_ki
 }
 
 /// The same, where its words on stderr are not looked at.
-fn summary_of(place: &Sandbox) -> Value {
+fn summary_of(place: &ProgramDir) -> Value {
     let told = place.run(&["logs", "--summary", "--json"]).expect(0).json().pop().unwrap();
     told["summary"].clone()
 }
 
 #[test]
 fn a_limit_of_file_sizes_ends_no_program_and_is_reported() {
-    let place = Sandbox::new();
+    let place = ProgramDir::new();
     let program = place.coordinator(&[]).get_program().to_str().unwrap().to_owned();
     // In units of 512 bytes or of 1 KiB, by the shell: enough for a flag and not for a log.
     let script = format!("ulimit -f 16; exec {program} -e --mode threads --json");

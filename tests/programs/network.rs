@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::thread;
 
-use crate::programs::{RunningProgram, Sandbox, skipped, wait_until};
+use crate::programs::{ProgramDir, RunningProgram, skipped, wait_until};
 use crate::scripted_server::DEADLINE;
 
 /// A proxy that connects nobody: it answers itself, and keeps the first line of each request.
@@ -63,7 +63,7 @@ fn serve(mut stream: TcpStream, seen: &Mutex<Vec<String>>) -> std::io::Result<()
 
 /// Runs `coordinator fetch URL` with these variables, and gives what came.
 fn fetched(url: &str, variables: &[(&str, &str)]) -> Result<String, String> {
-    let place = Sandbox::new();
+    let place = ProgramDir::new();
     let mut command = place.coordinator(&["fetch", url, "--json", "--timeout", "5"]);
     for name in ["ALL_PROXY", "HTTPS_PROXY", "HTTP_PROXY", "NO_PROXY"] {
         command.env_remove(name).env_remove(name.to_lowercase());
@@ -106,7 +106,7 @@ fn no_proxy_is_used_for_hosts_without_one_and_for_this_machine() {
 
 #[test]
 fn variables_of_no_use_are_refused_where_they_matter() {
-    let place = Sandbox::new();
+    let place = ProgramDir::new();
     let run = |url: &str, variable: &str, value: &str| {
         let mut command = place.coordinator(&["fetch", url, "--dry-run"]);
         for name in ["ALL_PROXY", "HTTPS_PROXY", "HTTP_PROXY"] {
@@ -142,7 +142,7 @@ fn is_certificate_made(dir: &Path) -> bool {
 
 #[test]
 fn a_server_is_trusted_by_the_certificates_that_variables_name() {
-    let place = Sandbox::new();
+    let place = ProgramDir::new();
     if !is_certificate_made(&place.path("")) {
         return skipped("there is no openssl that makes a certificate");
     }

@@ -3,7 +3,7 @@
 use std::fs;
 
 use crate::browser::{chromium, dom, text_of};
-use crate::programs::Sandbox;
+use crate::programs::ProgramDir;
 use serde_json::Value;
 
 const RUN: &str = "2026-11-22T23-49-32-4711";
@@ -64,7 +64,7 @@ fn lines(process: &str, pid: u32, lines: &[(&str, &str)]) -> String {
 }
 
 /// The journal of a pool with two workers, one of which died.
-fn journal(place: &Sandbox) {
+fn journal(place: &ProgramDir) {
     let dir = place.path("pool-logs").join(RUN);
     fs::create_dir_all(&dir).unwrap();
     let worker = |number: usize| format!("\"process\":\"worker\",\"worker\":{number}");
@@ -79,7 +79,7 @@ fn journal(place: &Sandbox) {
 
 #[test]
 fn the_logs_of_another_program_are_found_by_their_directory() {
-    let place = Sandbox::new();
+    let place = ProgramDir::new();
     journal(&place);
     for dir in ["pool-logs", &format!("pool-logs/{RUN}")] {
         let ran = place.run(&["logs", dir]).expect(0);
@@ -103,7 +103,7 @@ fn the_logs_of_another_program_are_found_by_their_directory() {
 
 #[test]
 fn the_summary_of_another_program_counts_short_tasks_and_names_the_failed() {
-    let place = Sandbox::new();
+    let place = ProgramDir::new();
     journal(&place);
     let ran = place.run(&["logs", "pool-logs", "--summary"]).expect(0);
     for text in [
@@ -121,7 +121,7 @@ fn the_summary_of_another_program_counts_short_tasks_and_names_the_failed() {
 
 #[test]
 fn the_timeline_of_another_program_draws_its_tasks() {
-    let place = Sandbox::new();
+    let place = ProgramDir::new();
     journal(&place);
     let drawn = place.run(&["timeline", "pool-logs"]).expect(0).stdout;
     for text in ["worker 0 4712", "a.png", "1000 size", "bad.png", "signal 11 (SIGSEGV)"] {
@@ -137,7 +137,7 @@ fn the_timeline_of_another_program_draws_its_tasks() {
 #[test]
 fn a_browser_shows_the_page_of_another_program() {
     let Some(browser) = chromium() else { return };
-    let place = Sandbox::new();
+    let place = ProgramDir::new();
     journal(&place);
     place.run(&["timeline", "pool-logs", "--html", "page.html"]).expect(0);
     let url = format!("file://{}", place.path("page.html").display());

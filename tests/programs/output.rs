@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use crate::hostile::{Behaviour, HostileServer};
-use crate::programs::{FinishedProgram, MODES, Sandbox, how};
+use crate::programs::{FinishedProgram, MODES, ProgramDir, how};
 use serde_json::{Value, json};
 
 /// The report with what differs from run to run left out, after it was found to be a port and a
@@ -27,7 +27,7 @@ fn report(ran: &FinishedProgram) -> String {
 
 #[test]
 fn the_report_is_worded_as_in_the_book() {
-    let place = Sandbox::new();
+    let place = ProgramDir::new();
     for (mode, third_line) in [
         ("sequential", "1 concurrent connection will be used."),
         ("threads", "30 concurrent connections will be used."),
@@ -50,7 +50,7 @@ fn the_report_is_worded_as_in_the_book() {
 
 #[test]
 fn one_of_something_is_in_the_singular() {
-    let place = Sandbox::new();
+    let place = ProgramDir::new();
     let run = |args: &[&str]| report(&place.run(args));
     assert_eq!(
         run(&["br", "-w", "9"]),
@@ -93,7 +93,7 @@ fn errors_are_grouped_by_cause_and_the_command_that_resumes_is_shown() {
     let server = HostileServer::start(Behaviour::Refuse);
     let url = server.base_url();
     for mode in MODES {
-        let place = Sandbox::new();
+        let place = ProgramDir::new();
         let args = ["br", "cn", "us", "-s", &url, "--mode", mode];
         let ran = place.run(&args).expect(1);
         let end = "\n3 x connection error: connection refused: BR CN US\n\
@@ -114,7 +114,7 @@ fn errors_are_grouped_by_cause_and_the_command_that_resumes_is_shown() {
 #[test]
 fn errors_whose_messages_differ_are_one_cause() {
     for mode in MODES {
-        let place = Sandbox::new();
+        let place = ProgramDir::new();
         for code in ["br", "cn"] {
             let dir = place.path(format!("downloads/{code}.gif/in the way"));
             std::fs::create_dir_all(dir).unwrap();
@@ -123,7 +123,7 @@ fn errors_whose_messages_differ_are_one_cause() {
         let line = ran.stdout.lines().find(|line| line.starts_with("2 x cannot save in "));
         assert!(line.is_some_and(|line| line.ends_with(": BR CN")), "{ran:#?}");
     }
-    let place = Sandbox::new();
+    let place = ProgramDir::new();
     let stalling = HostileServer::start(Behaviour::Stall);
     let args = ["br", "cn", "-s", &stalling.base_url(), "--task-timeout", "0.3"];
     let ran = place.run(&args).expect(1);
@@ -132,7 +132,7 @@ fn errors_whose_messages_differ_are_one_cause() {
 
 #[test]
 fn only_the_report_is_on_stdout_and_only_the_path_of_the_logs_on_stderr() {
-    let place = Sandbox::new();
+    let place = ProgramDir::new();
     for mode in MODES {
         let ran = place.run(&["br", "us", "--mode", mode]).expect(0);
         assert_eq!(ran.stdout.lines().count(), 7, "{ran:#?}");
@@ -144,7 +144,7 @@ fn only_the_report_is_on_stdout_and_only_the_path_of_the_logs_on_stderr() {
 
 #[test]
 fn verbose_prints_a_line_for_each_flag() {
-    let place = Sandbox::new();
+    let place = ProgramDir::new();
     let told = |ran: &FinishedProgram| {
         ran.stdout.lines().skip(3).map(str::to_owned).collect::<BTreeSet<_>>()
     };
@@ -164,7 +164,7 @@ fn keys(object: &Value) -> BTreeSet<&str> {
 
 #[test]
 fn json_is_a_line_for_each_code_then_a_summary_and_nothing_else() {
-    let place = Sandbox::new();
+    let place = ProgramDir::new();
     let busy = HostileServer::start(Behaviour::StrangeStatus(503, "Busy"));
     let url = busy.base_url();
     for (mode, workers, connections) in
@@ -232,7 +232,7 @@ fn each_process_keeps_a_log() {
     for (mode, workers, server) in
         [("sequential", 0, "LOCAL"), ("threads", 0, "LOCAL"), ("processes", 2, "DELAY")]
     {
-        let place = Sandbox::new();
+        let place = ProgramDir::new();
         place.run(&[&["b", "c", "-s", server], &how(mode, "2", "26")[..]].concat()).expect(0);
         let logs = place.logs();
         assert_eq!(logs.len(), workers + 1, "{:?}", logs.keys());
@@ -267,7 +267,7 @@ fn each_process_keeps_a_log() {
 
 #[test]
 fn logs_lie_where_they_are_asked_for_or_nowhere() {
-    let place = Sandbox::new();
+    let place = ProgramDir::new();
     for mode in MODES {
         let ran = place.run(&["br", "--no-logs", "--mode", mode]).expect(0);
         assert_eq!(ran.stderr, "");
@@ -281,7 +281,7 @@ fn logs_lie_where_they_are_asked_for_or_nowhere() {
 
 #[test]
 fn there_are_no_escape_codes_unless_asked_for_or_on_a_terminal() {
-    let place = Sandbox::new();
+    let place = ProgramDir::new();
     for mode in MODES {
         for args in [&["br", "zz"][..], &["br", "zz", "-v"], &["br", "zz", "--json"]] {
             let ran = place.run(&[args, &["--mode", mode]].concat()).expect(0);
@@ -296,7 +296,7 @@ fn there_are_no_escape_codes_unless_asked_for_or_on_a_terminal() {
 
 #[test]
 fn the_bar_is_drawn_on_stderr_and_can_be_asked_for() {
-    let place = Sandbox::new();
+    let place = ProgramDir::new();
     let coloured = |args: &[&str]| {
         let ran = place.run(&[args, &["br", "us", "--progress", "bar"]].concat()).expect(0);
         assert!(!ran.stdout.contains('\x1b'), "{ran:?}");

@@ -11,14 +11,14 @@ use std::time::Duration;
 
 use crate::gate::GateServer;
 use crate::hostile::{Behaviour, HostileServer};
-use crate::programs::{RunningProgram, Sandbox, kill, skipped, wait_until, wait_until_gone};
+use crate::programs::{ProgramDir, RunningProgram, kill, skipped, wait_until, wait_until_gone};
 use rustix::process::Signal;
 
 #[test]
 fn the_flag_of_a_killed_worker_is_fetched_by_another_if_retries_allow() {
     let server = GateServer::start(3);
     let url = server.base_url();
-    let place = Sandbox::new();
+    let place = ProgramDir::new();
     let args = ["br", "cn", "fr", "us", "-s", &url, "-w", "2", "--retries", "1", "--json"];
     let run = place.start(&args);
     wait_until("both workers are busy", || server.peak() == 2);
@@ -32,7 +32,7 @@ fn the_flag_of_a_killed_worker_is_fetched_by_another_if_retries_allow() {
 
 #[test]
 fn a_worker_that_is_stopped_is_ended_by_the_task_timeout() {
-    let place = Sandbox::new();
+    let place = ProgramDir::new();
     // Of 20 flags, eight at a time. The timeout is twenty times what one takes.
     let args = ["-s", "DELAY", "-w", "2", "-m", "8", "--json"];
     let run = place.start(&[&args[..], &["--task-timeout", "10", "--retries", "3"]].concat());
@@ -49,7 +49,7 @@ fn a_worker_that_is_stopped_is_ended_by_the_task_timeout() {
 #[test]
 fn a_flag_that_takes_too_long_is_an_error_with_its_reason() {
     let stalling = HostileServer::start(Behaviour::Stall);
-    let place = Sandbox::new();
+    let place = ProgramDir::new();
     let url = stalling.base_url();
     let ran = place.run(&["br", "us", "-s", &url, "--task-timeout", "0.3", "--json"]).expect(1);
     assert_eq!(ran.summary().counts(), [0, 0, 2]);
@@ -60,7 +60,7 @@ fn a_flag_that_takes_too_long_is_an_error_with_its_reason() {
 
 #[test]
 fn workers_are_replaced_after_so_many_flags() {
-    let place = Sandbox::new();
+    let place = ProgramDir::new();
     let ran = place.run(&["--all", "-w", "2", "--max-tasks-per-worker", "10", "--json"]).expect(0);
     assert_eq!(ran.summary().counts(), [194, 0, 0]);
     let mut flags = std::collections::BTreeMap::<u64, u32>::new();
@@ -75,7 +75,7 @@ fn workers_are_replaced_after_so_many_flags() {
 
 #[test]
 fn what_only_worker_processes_can_do_is_refused_in_other_modes() {
-    let place = Sandbox::new();
+    let place = ProgramDir::new();
     let ran = place.run(&["--mode", "threads", "--task-timeout", "3"]).expect(2);
     assert!(ran.stderr.contains("--task-timeout SECS needs --mode processes"), "{}", ran.stderr);
     assert!(place.files("downloads").is_empty());
@@ -85,7 +85,7 @@ fn what_only_worker_processes_can_do_is_refused_in_other_modes() {
 /// is about to end.
 #[test]
 fn a_coordinator_that_is_killed_fifty_times_leaves_nothing_behind() {
-    let place = Sandbox::new();
+    let place = ProgramDir::new();
     let tmp = place.path("tmp");
     fs::create_dir(&tmp).unwrap();
     let start = || {
@@ -119,7 +119,7 @@ fn a_coordinator_that_is_killed_fifty_times_leaves_nothing_behind() {
 /// a process of another lives.
 #[test]
 fn runs_in_containers_that_share_every_directory_leave_each_other_alone() {
-    let place = Sandbox::new();
+    let place = ProgramDir::new();
     fs::create_dir(place.path("tmp")).unwrap();
     let coordinator = |args: &[&str]| {
         let mut command = place.coordinator(args);
@@ -157,7 +157,7 @@ fn runs_in_containers_that_share_every_directory_leave_each_other_alone() {
 /// As systemd does in `/dev/shm` when a user logs out.
 #[test]
 fn a_run_goes_on_when_its_temporary_directory_was_removed() {
-    let place = Sandbox::new();
+    let place = ProgramDir::new();
     let tmp = place.path("tmp");
     fs::create_dir(&tmp).unwrap();
     let args = ["-a", "-l", "40", "-s", "DELAY", "-w", "1", "-m", "5", "--json"];
@@ -174,7 +174,7 @@ fn a_run_goes_on_when_its_temporary_directory_was_removed() {
 
 #[test]
 fn what_a_killed_program_left_is_removed_by_the_next() {
-    let place = Sandbox::new();
+    let place = ProgramDir::new();
     fs::create_dir(place.path("tmp")).unwrap();
     let start = |args: &[&str]| {
         RunningProgram::start(place.coordinator(args).env("TMPDIR", place.path("tmp")))

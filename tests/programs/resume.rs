@@ -5,7 +5,7 @@
 use std::collections::BTreeSet;
 
 use crate::programs::{
-    FinishedProgram, MODES, RunningProgram, Sandbox, how, wait_until, wait_until_gone,
+    FinishedProgram, MODES, ProgramDir, RunningProgram, how, wait_until, wait_until_gone,
 };
 use rustix::process::Signal;
 
@@ -16,13 +16,13 @@ fn codes(ran: &FinishedProgram) -> BTreeSet<String> {
 }
 
 /// The codes that have come to an end, as the log of the latest run tells.
-fn done(place: &Sandbox, statuses: &str) -> BTreeSet<String> {
+fn done(place: &ProgramDir, statuses: &str) -> BTreeSet<String> {
     let ran = place.run(&["logs", "--json", "--status", statuses]);
     ran.json().iter().map(|line| line["code"].as_str().unwrap().to_owned()).collect()
 }
 
 /// Starts to fetch all flags, which takes some seconds, and lets half of that pass.
-fn half_done(place: &Sandbox, mode: &str) -> RunningProgram {
+fn half_done(place: &ProgramDir, mode: &str) -> RunningProgram {
     let args = ["--all", "-s", "DELAY", "--json", "-d", "mine"];
     let run = place.start(&[&args[..], &how(mode, "2", "30")].concat());
     wait_until("half is done", || run.stdout().lines().count() > 80);
@@ -31,7 +31,7 @@ fn half_done(place: &Sandbox, mode: &str) -> RunningProgram {
 
 #[test]
 fn another_server_or_destination_for_the_rest_of_a_run_is_reported() {
-    let place = Sandbox::new();
+    let place = ProgramDir::new();
     let run = half_done(&place, "threads");
     run.signal(Signal::KILL);
     run.wait();
@@ -44,7 +44,7 @@ fn another_server_or_destination_for_the_rest_of_a_run_is_reported() {
 #[test]
 fn what_a_killed_run_left_undone_is_done_and_nothing_twice() {
     for mode in ["threads", "processes"] {
-        let place = Sandbox::new();
+        let place = ProgramDir::new();
         let run = half_done(&place, mode);
         let workers = run.children();
         run.signal(Signal::KILL);
@@ -74,7 +74,7 @@ fn what_a_killed_run_left_undone_is_done_and_nothing_twice() {
 
 #[test]
 fn an_interrupted_run_can_be_gone_on_with_and_that_one_too() {
-    let place = Sandbox::new();
+    let place = ProgramDir::new();
     let run = half_done(&place, "processes");
     run.signal(Signal::INT);
     let first = run.wait().expect(130);
@@ -96,7 +96,7 @@ fn an_interrupted_run_can_be_gone_on_with_and_that_one_too() {
 
 #[test]
 fn what_failed_is_tried_again_and_nothing_else() {
-    let place = Sandbox::new();
+    let place = ProgramDir::new();
     let args = ["-e", "-l", "120", "-s", "ERROR", "--seed", "3", "-m", "60"];
     let first = place.run(&[&args[..], &["--mode", "threads", "--json"]].concat()).expect(1);
     let failed: BTreeSet<_> = first.errors().into_keys().collect();
@@ -118,7 +118,7 @@ fn what_failed_is_tried_again_and_nothing_else() {
 
 #[test]
 fn what_failed_before_a_kill_is_not_forgotten_when_the_run_is_gone_on_with() {
-    let place = Sandbox::new();
+    let place = ProgramDir::new();
     let args = ["-e", "-l", "300", "-s", "ERROR", "--seed", "3", "-m", "20", "--json"];
     let run = place.start(&[&args[..], &["--mode", "threads"]].concat());
     wait_until("half is done", || run.stdout().lines().count() > 130);
@@ -149,7 +149,7 @@ fn what_failed_before_a_kill_is_not_forgotten_when_the_run_is_gone_on_with() {
 
 #[test]
 fn the_newest_unfinished_run_is_gone_on_with_whatever_ran_since_and_however_few_are_kept() {
-    let place = Sandbox::new();
+    let place = ProgramDir::new();
     let run = half_done(&place, "processes");
     run.signal(Signal::INT);
     let missing = run.wait().expect(130).summary().not_done;
@@ -169,7 +169,7 @@ fn the_newest_unfinished_run_is_gone_on_with_whatever_ran_since_and_however_few_
 
 #[test]
 fn a_run_that_is_named_leaves_to_do_what_no_later_one_has_done() {
-    let place = Sandbox::new();
+    let place = ProgramDir::new();
     let run = half_done(&place, "processes");
     run.signal(Signal::INT);
     run.wait().expect(130);
@@ -192,7 +192,7 @@ fn a_run_that_is_named_leaves_to_do_what_no_later_one_has_done() {
 
 #[test]
 fn the_newest_run_with_errors_is_tried_again_though_others_ran_since() {
-    let place = Sandbox::new();
+    let place = ProgramDir::new();
     let args = ["br", "us", "-s", "http://127.0.0.1:9/flags", "--json"];
     assert_eq!(place.run(&args).expect(1).summary().error, 2);
     place.run(&["cn"]).expect(0);
@@ -202,7 +202,7 @@ fn the_newest_run_with_errors_is_tried_again_though_others_ran_since() {
 
 #[test]
 fn a_run_that_cannot_be_resumed_is_an_error_with_its_reason() {
-    let place = Sandbox::new();
+    let place = ProgramDir::new();
     let none = place.run(&["--resume"]).expect(3);
     assert!(none.stderr.contains("there are no logs of runs"), "{none:?}");
     let run = half_done(&place, "processes");
@@ -231,7 +231,7 @@ fn a_run_that_cannot_be_resumed_is_an_error_with_its_reason() {
 #[test]
 fn without_a_log_of_its_own_a_run_can_still_go_on_with_another() {
     for mode in MODES {
-        let place = Sandbox::new();
+        let place = ProgramDir::new();
         let args = ["br", "us", "-s", "http://127.0.0.1:9/flags", "--mode", mode, "--json"];
         assert_eq!(place.run(&args).summary().error, 2);
         let ran = place.run(&["--retry-failed", "-s", "LOCAL", "--no-logs", "--json"]).expect(0);

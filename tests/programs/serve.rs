@@ -2,7 +2,7 @@
 
 use std::net::{Ipv4Addr, TcpListener};
 
-use crate::programs::{PATIENCE, RunningProgram, Sandbox, wait_until};
+use crate::programs::{PATIENCE, ProgramDir, RunningProgram, wait_until};
 use assert_cmd::cargo::cargo_bin;
 use procession_cli::flag_server::image;
 use rustix::process::Signal;
@@ -11,7 +11,7 @@ const FREE_PORTS: [&str; 7] =
     ["serve", "--local-port", "0", "--delay-port", "0", "--error-port", "0"];
 
 /// Starts servers on free ports; gives their URLs as well: LOCAL, DELAY, ERROR.
-fn serve(place: &Sandbox, args: &[&str]) -> (RunningProgram, [String; 3]) {
+fn serve(place: &ProgramDir, args: &[&str]) -> (RunningProgram, [String; 3]) {
     let run = place.start(&[&FREE_PORTS, args].concat());
     wait_until("three URLs are printed", || run.stdout().lines().count() == 3);
     let stdout = run.stdout();
@@ -37,7 +37,7 @@ fn get(url: &str) -> (u16, Vec<u8>) {
 #[test]
 fn three_servers_serve_until_a_signal_comes() {
     for signal in [Signal::INT, Signal::TERM] {
-        let place = Sandbox::new();
+        let place = ProgramDir::new();
         let (run, urls) = serve(&place, &[]);
         for url in &urls[..2] {
             assert_eq!(get(&format!("{url}/br/br.gif")), (200, image("br").unwrap().to_vec()));
@@ -57,7 +57,7 @@ fn three_servers_serve_until_a_signal_comes() {
 
 #[test]
 fn a_coordinator_downloads_from_them_in_each_mode() {
-    let place = Sandbox::new();
+    let place = ProgramDir::new();
     let (_servers, urls) = serve(&place, &[]);
     for mode in crate::programs::MODES {
         let ran = place.run(&["--all", "-s", &urls[0], "--mode", mode, "--json", "-d", mode]);
@@ -72,7 +72,7 @@ fn a_coordinator_downloads_from_them_in_each_mode() {
 
 #[test]
 fn verbose_prints_each_request() {
-    let place = Sandbox::new();
+    let place = ProgramDir::new();
     let (run, urls) = serve(&place, &["-v"]);
     get(&format!("{}/br/br.gif", urls[0]));
     get(&format!("{}/zz/zz.gif", urls[1]));
@@ -84,7 +84,7 @@ fn verbose_prints_each_request() {
 
 #[test]
 fn a_port_in_use_is_reported_with_its_address() {
-    let place = Sandbox::new();
+    let place = ProgramDir::new();
     let other = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     let address = other.local_addr().unwrap();
     let port = address.port().to_string();
@@ -102,7 +102,7 @@ fn a_port_in_use_is_reported_with_its_address() {
 
 #[test]
 fn a_closed_stdout_does_not_end_a_server() {
-    let place = Sandbox::new();
+    let place = ProgramDir::new();
     let (reader, writer) = std::io::pipe().unwrap();
     drop(reader);
     let run = RunningProgram::start(place.coordinator(&FREE_PORTS).stdout(writer));
@@ -113,7 +113,7 @@ fn a_closed_stdout_does_not_end_a_server() {
 
 #[test]
 fn usage_errors_of_serve_name_the_option() {
-    let place = Sandbox::new();
+    let place = ProgramDir::new();
     for (option, value) in [("--host", "nowhere"), ("--local-port", "65536"), ("--seed", "x")] {
         let ran = place.run(&["serve", option, value]).expect(2);
         assert!(ran.stderr.contains(option), "{ran:?}");
@@ -122,7 +122,7 @@ fn usage_errors_of_serve_name_the_option() {
 
 #[test]
 fn a_worker_that_was_started_by_hand_explains_itself() {
-    let place = Sandbox::new();
+    let place = ProgramDir::new();
     for args in [&[][..], &["--help"], &["br"]] {
         let mut worker = place.command(cargo_bin!("worker"), args);
         let ran = RunningProgram::start(&mut worker).wait().expect(2);
@@ -134,7 +134,7 @@ fn a_worker_that_was_started_by_hand_explains_itself() {
 
 #[test]
 fn the_version_and_the_help_are_printed() {
-    let place = Sandbox::new();
+    let place = ProgramDir::new();
     let version = format!("coordinator {}\n", env!("CARGO_PKG_VERSION"));
     assert_eq!(place.run(&["--version"]).expect(0).stdout, version);
     let help = place.run(&["--help"]).expect(0).stdout;
@@ -146,7 +146,7 @@ fn the_version_and_the_help_are_printed() {
 
 #[test]
 fn completions_are_printed_for_each_shell() {
-    let place = Sandbox::new();
+    let place = ProgramDir::new();
     for shell in ["bash", "elvish", "fish", "powershell", "zsh"] {
         let ran = place.run(&["completions", shell]).expect(0);
         assert!(ran.stdout.contains("coordinator") && ran.stdout.contains("max_req"), "{shell}");
@@ -167,7 +167,7 @@ fn completions_are_printed_for_each_shell() {
 
 #[test]
 fn manual_pages_are_printed_or_written_for_each_command() {
-    let place = Sandbox::new();
+    let place = ProgramDir::new();
     let page = place.run(&["man"]).expect(0).stdout;
     assert!(page.contains(".TH coordinator 1") && page.contains("max_req"), "{page}");
     assert!(page.contains("\n.nf\n  coordinator \\-\\-all   "), "{page}");

@@ -7,14 +7,14 @@ use std::path::Path;
 
 use rustix::process::Signal;
 
-use crate::programs::{FinishedProgram, RunningProgram, Sandbox, skipped};
+use crate::programs::{FinishedProgram, ProgramDir, RunningProgram, skipped};
 
 /// The variables that the programs here are given.
 const ENVIRONMENT: [&str; 4] = ["HOME", "LLVM_PROFILE_FILE", "PATH", "TMPDIR"];
 
 /// Runs `coordinator ARGS` as a shell does that prepares the ground and redirects.
 fn within(before: &str, args: &str, redirections: &str) -> FinishedProgram {
-    let place = Sandbox::new();
+    let place = ProgramDir::new();
     let coordinator = assert_cmd::cargo::cargo_bin!("coordinator").display();
     let script = format!("{before} '{coordinator}' {args} {redirections}");
     let mut shell = place.command(Path::new("sh"), &["-c"]);
@@ -41,7 +41,7 @@ fn a_small_stack_is_no_matter() {
 
 #[test]
 fn a_program_that_ran_in_the_process_before_does_not_count_as_used() {
-    let place = Sandbox::new();
+    let place = ProgramDir::new();
     let coordinator = assert_cmd::cargo::cargo_bin!("coordinator").display();
     let fill = "x=$(head -c 200000000 /dev/zero | tr '\\0' x)";
     let burn = "i=0; while [ $i -lt 1000000 ]; do i=$((i + 1)); done";
@@ -56,7 +56,7 @@ fn a_program_that_ran_in_the_process_before_does_not_count_as_used() {
 
 #[test]
 fn the_help_fits_a_narrow_terminal() {
-    let place = Sandbox::new();
+    let place = ProgramDir::new();
     let coordinator = assert_cmd::cargo::cargo_bin!("coordinator").display();
     for args in ["--help", "-h", "fetch --help", "compare -h", "demo", "agent --help"] {
         let script = format!("stty rows 24 cols 40; '{coordinator}' {args}");
@@ -132,7 +132,7 @@ fn a_limit_of_file_sizes_is_told_without_a_contradiction() {
 
 #[test]
 fn in_a_locale_without_unicode_all_symbols_are_ascii() {
-    let place = Sandbox::new();
+    let place = ProgramDir::new();
     for args in [
         "--help",
         "fetch --help",
@@ -157,7 +157,7 @@ fn in_a_locale_without_unicode_all_symbols_are_ascii() {
 
 #[test]
 fn a_temporary_directory_that_is_missing_is_no_matter() {
-    let place = Sandbox::new();
+    let place = ProgramDir::new();
     for args in [
         "br --json",
         "br --rate 100 --mode threads",
@@ -172,7 +172,7 @@ fn a_temporary_directory_that_is_missing_is_no_matter() {
 
 #[test]
 fn the_directory_of_the_sockets_is_in_memory_unless_tmpdir_names_another() {
-    let place = Sandbox::new();
+    let place = ProgramDir::new();
     let types = std::fs::read_to_string("/proc/self/mounts").unwrap();
     let is_memory = |mount: &str| mount.split(' ').skip(1).take(2).eq(["/dev/shm", "tmpfs"]);
     if !types.lines().any(is_memory) || tempfile::tempfile_in("/dev/shm").is_err() {
@@ -201,7 +201,7 @@ fn the_directory_of_the_sockets_is_in_memory_unless_tmpdir_names_another() {
 
 #[test]
 fn workers_start_though_the_temporary_directory_has_no_room_for_another_file() {
-    let place = Sandbox::new();
+    let place = ProgramDir::new();
     std::fs::create_dir(place.path("tmp")).unwrap();
     let (tmp, coordinator) = (place.path("tmp"), assert_cmd::cargo::cargo_bin!("coordinator"));
     // Room for itself, the directory of the program and that of its pool.

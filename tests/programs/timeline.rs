@@ -7,12 +7,12 @@ use std::fs;
 use std::net::{Ipv4Addr, TcpListener};
 
 use crate::browser::{chromium, dom, text_of};
-use crate::programs::{FinishedProgram, MODES, Sandbox, how, kill, wait_until};
+use crate::programs::{FinishedProgram, MODES, ProgramDir, how, kill, wait_until};
 use rustix::process::Signal;
 use serde_json::Value;
 
 /// A run in which a worker is killed in the midst.
-fn with_a_death(place: &Sandbox) -> (FinishedProgram, u32) {
+fn with_a_death(place: &ProgramDir) -> (FinishedProgram, u32) {
     let args = ["-e", "-l", "150", "-s", "ERROR", "-w", "2", "-m", "20", "--retries", "2"];
     let run = place.start(&[&args[..], &["--json"]].concat());
     wait_until("half is done", || run.stdout().lines().count() > 70);
@@ -22,7 +22,7 @@ fn with_a_death(place: &Sandbox) -> (FinishedProgram, u32) {
 }
 
 /// The events of a trace of the latest run.
-fn trace(place: &Sandbox) -> Vec<Value> {
+fn trace(place: &ProgramDir) -> Vec<Value> {
     let ran = place.run(&["timeline", "--trace", "-"]).expect(0);
     let trace: Value = serde_json::from_str(&ran.stdout).unwrap();
     trace["traceEvents"].as_array().unwrap().clone()
@@ -31,7 +31,7 @@ fn trace(place: &Sandbox) -> Vec<Value> {
 #[test]
 fn a_trace_has_each_task_once_in_a_lane_of_its_own() {
     for mode in MODES {
-        let place = Sandbox::new();
+        let place = ProgramDir::new();
         let ran = place.run(&[&["a", "b", "--json"], &how(mode, "2", "8")[..]].concat()).expect(0);
         let events = trace(&place);
         let mut lanes = BTreeMap::<(u64, u64), Vec<(u64, u64)>>::new();
@@ -58,7 +58,7 @@ fn a_trace_has_each_task_once_in_a_lane_of_its_own() {
 
 #[test]
 fn a_death_and_what_it_cost_are_drawn_everywhere() {
-    let place = Sandbox::new();
+    let place = ProgramDir::new();
     let (ran, killed) = with_a_death(&place);
     let summary = place.run(&["logs", "--summary", "--json"]).expect(0).json().pop().unwrap();
     let rows = summary["summary"]["processes"].as_array().unwrap().clone();
@@ -106,7 +106,7 @@ fn a_death_and_what_it_cost_are_drawn_everywhere() {
 
 #[test]
 fn a_task_that_ran_for_too_long_is_marked_as_such() {
-    let place = Sandbox::new();
+    let place = ProgramDir::new();
     let silent = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     let server = format!("http://{}/flags", silent.local_addr().unwrap());
     let args = ["br", "-s", &server, "--timeout", "100", "--task-timeout", "0.2", "-w", "1"];
@@ -123,7 +123,7 @@ fn a_task_that_ran_for_too_long_is_marked_as_such() {
 
 #[test]
 fn the_page_needs_no_network_and_obeys_keys_and_pointer() {
-    let place = Sandbox::new();
+    let place = ProgramDir::new();
     place.run(&["b", "--mode", "threads", "-m", "4"]).expect(0);
     place.run(&["timeline", "--html", "run.html"]).expect(0);
     let page = fs::read_to_string(place.path("run.html")).unwrap();
@@ -179,7 +179,7 @@ fn the_page_needs_no_network_and_obeys_keys_and_pointer() {
 
 #[test]
 fn the_page_escapes_every_text_of_the_log() {
-    let place = Sandbox::new();
+    let place = ProgramDir::new();
     place.run(&["br", "--mode", "sequential"]).expect(0);
     let evil = r#"</script><script>document.title='owned'</script>"#;
     let mut files = place.files("logs/latest").into_iter();
@@ -201,7 +201,7 @@ fn the_page_escapes_every_text_of_the_log() {
 
 #[test]
 fn logs_without_tasks_or_of_a_killed_run_are_drawn_as_far_as_they_go() {
-    let place = Sandbox::new();
+    let place = ProgramDir::new();
     let run = place.start(&["-a", "-s", "DELAY", "-w", "2", "-m", "8", "--json"]);
     run.wait_for_stdout("\n");
     let goes_on = place.run(&["timeline"]).expect(0);
@@ -231,7 +231,7 @@ fn logs_without_tasks_or_of_a_killed_run_are_drawn_as_far_as_they_go() {
 
 #[test]
 fn a_mark_of_a_retry_stands_behind_the_name() {
-    let place = Sandbox::new();
+    let place = ProgramDir::new();
     let silent = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     let url = format!("http://{}/a-file-with-a-name.txt", silent.local_addr().unwrap());
     let args = ["fetch", &url, "--timeout", "0.2", "--retries", "1", "--mode", "sequential"];

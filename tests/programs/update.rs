@@ -8,13 +8,13 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::SystemTime;
 
-use crate::programs::{FinishedProgram, MODES, Sandbox};
+use crate::programs::{FinishedProgram, MODES, ProgramDir};
 
 fn unchanged(ran: &FinishedProgram) -> u64 {
     ran.summary().all["unchanged"].as_u64().unwrap_or(0)
 }
 
-fn written(place: &Sandbox) -> BTreeMap<String, SystemTime> {
+fn written(place: &ProgramDir) -> BTreeMap<String, SystemTime> {
     let names = place.flags("downloads").into_iter();
     let time = |name: &String| {
         let path = place.path(format!("downloads/{}.gif", name.to_lowercase()));
@@ -26,7 +26,7 @@ fn written(place: &Sandbox) -> BTreeMap<String, SystemTime> {
 #[test]
 fn only_what_is_new_missing_or_was_touched_is_downloaded() {
     for mode in MODES {
-        let place = Sandbox::new();
+        let place = ProgramDir::new();
         let args = ["b", "--mode", mode, "--json"];
         let first = place.run(&args).expect(0);
         assert_eq!((unchanged(&first), first.summary().ok), (0, 17));
@@ -106,7 +106,7 @@ fn answer(mut client: &TcpStream, conditions: &Mutex<Vec<String>>, date: &str) {
 #[test]
 fn a_server_that_knows_only_dates_will_do() {
     let server = DatedServer::start();
-    let place = Sandbox::new();
+    let place = ProgramDir::new();
     let url = format!("http://127.0.0.1:{}/flags", server.port);
     let args = ["br", "-s", &url, "--update", "--json"];
     let run = || unchanged(&place.run(&args).expect(0));

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
-use crate::programs::{MODES, Sandbox, how};
+use crate::programs::{MODES, ProgramDir, how};
 use crate::scripted_server::{Response, ScriptedServer};
 
 fn answer(status: &str, headers: &str, body: &str) -> Response {
@@ -23,7 +23,7 @@ fn server() -> ScriptedServer {
     })
 }
 
-fn texts(place: &Sandbox, dest: &str) -> BTreeMap<String, String> {
+fn texts(place: &ProgramDir, dest: &str) -> BTreeMap<String, String> {
     let text = |bytes| String::from_utf8(bytes).unwrap();
     place.files(dest).into_iter().map(|(name, bytes)| (name, text(bytes))).collect()
 }
@@ -32,7 +32,7 @@ fn texts(place: &Sandbox, dest: &str) -> BTreeMap<String, String> {
 fn each_mode_fetches_any_urls_into_the_files_that_the_list_names() {
     let server = server();
     let base = server.base();
-    let place = Sandbox::new();
+    let place = ProgramDir::new();
     let list = format!(
         "# pictures\n{base}/a.png?size=3\n\n{base}/b\tsub/b.txt\n{base}/missing\r\n{base}/broken x y\n"
     );
@@ -63,7 +63,7 @@ fn each_mode_fetches_any_urls_into_the_files_that_the_list_names() {
 #[test]
 fn the_report_says_where_the_files_are_and_names_what_is_not_there() {
     let server = server();
-    let place = Sandbox::new();
+    let place = ProgramDir::new();
     let missing = (0..12).map(|n| format!("{}/missing{n:02}", server.base()));
     let urls: Vec<_> = missing.chain([format!("{}/a", server.base())]).collect();
     let args: Vec<_> =
@@ -84,7 +84,7 @@ fn the_report_says_where_the_files_are_and_names_what_is_not_there() {
 fn urls_come_from_standard_input_and_from_arguments_as_well() {
     let server = server();
     let base = server.base();
-    let place = Sandbox::new();
+    let place = ProgramDir::new();
     let (argument, input) = (format!("{base}/a"), format!("{base}/b\n{base}/x/a\n{base}/b\n"));
     let ran = place.run_with_input(&["fetch", &argument, "-i", "-"], &input).expect(0);
     let files: Vec<_> = texts(&place, "downloads").into_keys().collect();
@@ -101,7 +101,7 @@ fn urls_come_from_standard_input_and_from_arguments_as_well() {
 fn wrong_lines_are_told_with_their_numbers_before_anything_is_fetched() {
     let server = server();
     let base = server.base();
-    let place = Sandbox::new();
+    let place = ProgramDir::new();
     let list = format!("{base}/a\nftp://example.org/b\n{base}/c ../c\n{base}/d x\n{base}/e x\n");
     let list = place.file("urls.txt", list);
     let ran = place.run(&["fetch", "-i", &list]).expect(2);
@@ -142,7 +142,7 @@ fn wrong_lines_are_told_with_their_numbers_before_anything_is_fetched() {
 fn a_dry_run_prints_names_and_does_nothing() {
     let server = server();
     let base = server.base();
-    let place = Sandbox::new();
+    let place = ProgramDir::new();
     let urls = [format!("{base}/a.png"), format!("{base}/b/a.png")];
     let ran = place.run(&["fetch", "--dry-run", &urls[0], &urls[1]]).expect(0);
     let expected =
@@ -166,7 +166,7 @@ fn what_failed_or_was_left_is_fetched_by_a_later_run() {
         "/broken" if number == 0 => answer("503 Service Unavailable", "", ""),
         path => answer("200 OK", "", path),
     });
-    let place = Sandbox::new();
+    let place = ProgramDir::new();
     let base = server.base();
     let rest: String = (2..40).map(|n| format!("{base}/{n}\n")).collect();
     let list = place.file("urls.txt", format!("{base}/broken x/first\n{rest}"));
@@ -193,7 +193,7 @@ fn what_failed_or_was_left_is_fetched_by_a_later_run() {
 fn after_the_error_that_ends_a_run_only_what_is_in_flight_is_an_error_as_well() {
     for mode in MODES {
         let server = server();
-        let place = Sandbox::new();
+        let place = ProgramDir::new();
         let urls = (0..300).map(|n| format!("{}/broken{n}\n", server.base()));
         let list = place.file("urls.txt", urls.collect::<String>());
         let most = if mode == "sequential" { 1 } else { 6 };
@@ -212,7 +212,7 @@ fn after_the_error_that_ends_a_run_only_what_is_in_flight_is_an_error_as_well() 
 #[test]
 fn a_list_too_long_for_one_line_of_the_log_is_gone_on_with_too() {
     let server = server();
-    let place = Sandbox::new();
+    let place = ProgramDir::new();
     let url = |n| format!("{}/broken{n:04}-{}\n", server.base(), "x".repeat(100));
     let list = place.file("urls.txt", (0..400).map(url).collect::<String>());
     let ran = place.run(&["fetch", "-i", &list, "--max-errors", "3", "--json"]).expect(1);
@@ -236,7 +236,7 @@ fn files_that_have_not_changed_are_left_alone() {
         "/same" => answer("304 Not Modified", "etag: \"1\"\r\n", ""),
         path => answer("200 OK", "etag: \"1\"\r\n", path),
     });
-    let place = Sandbox::new();
+    let place = ProgramDir::new();
     let [first, same, other] =
         ["first", "same", "other"].map(|name| format!("{}/{name}", server.base()));
     let list = place.file("urls.txt", format!("{first} same\n"));
@@ -265,7 +265,7 @@ fn headers_reach_the_server_alone_and_no_log() {
         "/broken" => answer("503 Service Unavailable", "", ""),
         path => answer("200 OK", "", path),
     });
-    let place = Sandbox::new();
+    let place = ProgramDir::new();
     let urls = ["moved", "away", "broken"].map(|path| format!("{}/{path}", server.base()));
     let header = ["--header", "X-Key: hush-hush", "--header", "x-other: 1"];
     let args = [&["fetch", &urls[0], &urls[1], &urls[2]], &header[..]].concat();
@@ -303,7 +303,7 @@ fn a_file_is_whole_and_not_too_large_or_not_there() {
         ),
         path => answer("200 OK", "", &path.repeat(1000)),
     });
-    let place = Sandbox::new();
+    let place = ProgramDir::new();
     let urls = ["cut", "endless", "large", "small"].map(|path| format!("{}/{path}", server.base()));
     let urls: Vec<_> = urls.iter().map(String::as_str).collect();
     let ran =
@@ -321,7 +321,7 @@ fn a_file_is_whole_and_not_too_large_or_not_there() {
 #[test]
 fn the_rate_is_that_of_all_processes_together() {
     let server = server();
-    let place = Sandbox::new();
+    let place = ProgramDir::new();
     for mode in MODES {
         let urls: Vec<_> = (0..8).map(|n| format!("{}/{mode}{n}", server.base())).collect();
         let before = server.seen().len();
@@ -339,7 +339,7 @@ fn the_rate_is_that_of_all_processes_together() {
 #[test]
 fn a_job_log_has_a_line_for_each_file() {
     let server = server();
-    let place = Sandbox::new();
+    let place = ProgramDir::new();
     let urls = ["a", "missing", "broken"].map(|path| format!("{}/{path}", server.base()));
     place.run(&["fetch", "--joblog", "jobs.tsv", &urls[0], &urls[1], &urls[2]]).expect(1);
     let text = std::fs::read_to_string(place.path("jobs.tsv")).unwrap();
@@ -365,7 +365,7 @@ fn a_job_log_has_a_line_for_each_file() {
 #[test]
 fn a_job_log_replaces_nothing_but_a_job_log() {
     let server = server();
-    let place = Sandbox::new();
+    let place = ProgramDir::new();
     let url = format!("{}/a", server.base());
     let list = place.file("urls.txt", format!("{url}\n"));
     let run = |joblog: &str| place.run(&["fetch", "-i", &list, "--joblog", joblog]);
@@ -391,7 +391,7 @@ fn a_job_log_replaces_nothing_but_a_job_log() {
 #[cfg(target_os = "linux")]
 fn workers_in_a_sandbox_fetch_files_into_directories_of_the_destination() {
     let server = server();
-    let place = Sandbox::new();
+    let place = ProgramDir::new();
     let list = place.file("urls.txt", format!("{}/a x/y/z\n", server.base()));
     let ran = place.run(&["fetch", "-i", &list, "--sandbox", "strict", "--rate", "100"]);
     if ran.stderr.contains("the sandbox cannot be put in place") {
@@ -403,7 +403,7 @@ fn workers_in_a_sandbox_fetch_files_into_directories_of_the_destination() {
 
 #[test]
 fn progress_is_told_in_lines_where_there_is_no_terminal() {
-    let place = Sandbox::new();
+    let place = ProgramDir::new();
     let args = ["-s", "DELAY", "B", "-l", "4", "--mode", "sequential", "--progress", "lines:0.3"];
     let ran = place.run(&args).expect(0);
     let lines: Vec<_> = ran.stderr.lines().filter(|line| line.contains("/4, ")).collect();

@@ -7,18 +7,18 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::time::{Duration, Instant};
 
-use crate::programs::{RunningProgram, Sandbox};
+use crate::programs::{ProgramDir, RunningProgram};
 use assert_cmd::cargo::cargo_bin;
 use rustix::process::Signal;
 
 /// A coordinator in a directory of its own, maybe with something beside it that is called `worker`.
 struct InstalledPrograms {
-    place: Sandbox,
+    place: ProgramDir,
 }
 
 impl InstalledPrograms {
     fn new() -> Self {
-        let place = Sandbox::new();
+        let place = ProgramDir::new();
         fs::create_dir(place.path("bin")).unwrap();
         let (from, to) = (cargo_bin!("coordinator"), place.path("bin/coordinator"));
         // The program is large, but there may be another disk between.

@@ -6,7 +6,7 @@ use std::env;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
-use crate::programs::{RunningProgram, Sandbox};
+use crate::programs::{ProgramDir, RunningProgram};
 
 const NAMES: [&str; 4] = ["chromium", "chromium-browser", "google-chrome", "chrome"];
 
@@ -24,7 +24,7 @@ pub(crate) fn chromium() -> Option<PathBuf> {
 }
 
 /// The page's elements after its script has run, as the browser would save them.
-pub(crate) fn dom(browser: &Path, place: &Sandbox, url: &str, args: &[&str]) -> String {
+pub(crate) fn dom(browser: &Path, place: &ProgramDir, url: &str, args: &[&str]) -> String {
     let profile = format!("--user-data-dir={}", place.path("chromium").display());
     let mut all = vec!["--headless=new", "--no-sandbox", "--disable-gpu", "--no-first-run"];
     all.extend(["--disable-dev-shm-usage", "--window-size=1200,900", &profile, "--dump-dom"]);

@@ -55,14 +55,14 @@ fn heed_the_end_of_a_terminal() {
 }
 
 /// An empty directory to run programs in: `downloads` and `logs` come to lie here.
-pub(crate) struct Sandbox {
+pub(crate) struct ProgramDir {
     dir: tempfile::TempDir,
 }
 
-impl Sandbox {
+impl ProgramDir {
     pub(crate) fn new() -> Self {
         heed_the_end_of_a_terminal();
-        Sandbox { dir: tempfile::tempdir().unwrap() }
+        ProgramDir { dir: tempfile::tempdir().unwrap() }
     }
 
     pub(crate) fn path(&self, name: impl AsRef<Path>) -> PathBuf {
@@ -174,7 +174,7 @@ impl FinishedProgram {
 
     /// The summary that ends `--json`, after all lines have been found to agree with it.
     #[track_caller]
-    pub(crate) fn summary(&self) -> Summary {
+    pub(crate) fn summary(&self) -> JsonSummary {
         let mut lines = self.json();
         let last = lines.pop().unwrap_or_else(|| panic!("nothing on stdout: {self:#?}"));
         let count = |status: &str| lines.iter().filter(|line| line["status"] == status).count();
@@ -188,7 +188,7 @@ impl FinishedProgram {
         let codes: BTreeSet<_> = lines.iter().map(|line| line["code"].to_string()).collect();
         assert_eq!(codes.len(), lines.len(), "one line for each code: {self:#?}");
         let [ok, not_found, error, not_done] = counts;
-        Summary { ok, not_found, error, not_done, all: summary.clone() }
+        JsonSummary { ok, not_found, error, not_done, all: summary.clone() }
     }
 
     /// The codes that the run did not get to.
@@ -207,7 +207,7 @@ impl FinishedProgram {
 
 /// The last line of `--json`.
 #[derive(Debug)]
-pub(crate) struct Summary {
+pub(crate) struct JsonSummary {
     pub ok: usize,
     pub not_found: usize,
     pub error: usize,
@@ -215,7 +215,7 @@ pub(crate) struct Summary {
     pub all: Value,
 }
 
-impl Summary {
+impl JsonSummary {
     pub(crate) fn counts(&self) -> [usize; 3] {
         [self.ok, self.not_found, self.error]
     }

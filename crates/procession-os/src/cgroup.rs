@@ -249,7 +249,7 @@ mod imp {
 
     pub(super) fn delegated() -> Result<PathBuf, String> {
         let read = |file| fs::read_to_string(file).map_err(|error| format!("{file}: {error}"));
-        let place = Place::of(&read("/proc/self/cgroup")?, &read("/proc/self/mountinfo")?);
+        let place = CgroupMount::of(&read("/proc/self/cgroup")?, &read("/proc/self/mountinfo")?);
         let place = place.ok_or("this system has no control groups of version 2")?;
         if !crate::spawn::clone3::is_available() {
             return Err("the system refuses the call that starts a process in a group".to_owned());
@@ -265,12 +265,12 @@ mod imp {
 
     /// Where the groups are mounted, and the one of this process there.
     #[derive(Debug, PartialEq, Eq)]
-    struct Place {
+    struct CgroupMount {
         top: PathBuf,
         own: PathBuf,
     }
 
-    impl Place {
+    impl CgroupMount {
         /// From the files of `/proc/self` with these names.
         fn of(cgroup: &str, mountinfo: &str) -> Option<Self> {
             let own = cgroup.lines().find_map(|line| line.strip_prefix("0::"))?;
@@ -337,7 +337,7 @@ mod imp {
 
         #[test]
         fn the_group_of_a_process_is_found_where_groups_of_version_2_are_mounted() {
-            let place = |cgroup, mounts| Place::of(cgroup, mounts).map(|place| place.own);
+            let place = |cgroup, mounts| CgroupMount::of(cgroup, mounts).map(|place| place.own);
             let own = "8:pids:/other\n0::/user.slice/a.service\n";
             let there = "/sys/fs/cgroup/unified/user.slice/a.service";
             assert_eq!(place(own, MOUNTS), Some(there.into()));
@@ -356,21 +356,21 @@ mod imp {
             let top = base.path().to_owned();
             let own = top.join("service").join("main");
             fs::create_dir_all(&own).expect("directories");
-            let place = Place { top: top.clone(), own: own.clone() };
+            let place = CgroupMount { top: top.clone(), own: own.clone() };
             // A user who owns the directories owns the one for temporary files as well, or is root.
             assert!(place.delegated().is_none_or(|dir| !geteuid().is_root() && dir != own));
             let flags = rustix::fs::XattrFlags::empty();
             if rustix::fs::setxattr(top.join("service"), "user.delegate", b"1", flags).is_ok() {
                 assert_eq!(place.delegated(), Some(top.join("service")));
             }
-            let at_the_top = Place { top: own.clone(), own: own.clone() };
+            let at_the_top = CgroupMount { top: own.clone(), own: own.clone() };
             assert_eq!(at_the_top.delegated(), Some(own.clone()));
             let unit = top.join("a.service");
-            let in_a_unit = Place { top: top.clone(), own: unit.join("main") };
+            let in_a_unit = CgroupMount { top: top.clone(), own: unit.join("main") };
             assert_eq!(in_a_unit.delegated(), Some(unit));
             // Below the top of a namespace.
             fs::write(top.join("service").join("cgroup.events"), "").expect("a file");
-            let below = Place { top: top.join("service"), own };
+            let below = CgroupMount { top: top.join("service"), own };
             assert_eq!(below.delegated(), Some(top.join("service")));
         }
     }

@@ -11,16 +11,16 @@ use std::slice;
 use crate::memory::prefer_huge_pages;
 
 /// A number without padding, for which each pattern of bits is a value: an integer or a float of at most 64 bits.
-pub trait PlainNumber: private::Sealed + Copy + 'static {}
+pub trait PlainNumber: private::NumberType + Copy + 'static {}
 
 mod private {
     /// Implemented for numbers only.
-    pub trait Sealed {}
+    pub trait NumberType {}
 }
 
 macro_rules! plain_numbers {
     ($($type:ty)*) => {
-        $(impl private::Sealed for $type {}
+        $(impl private::NumberType for $type {}
         impl PlainNumber for $type {})*
     };
 }

@@ -93,7 +93,14 @@ impl RunHistory {
         })
     }
 
-    fn task_started(&mut self, process: usize, slot: usize, named: Named, run: u32, at: Micros) {
+    fn task_started(
+        &mut self,
+        process: usize,
+        slot: usize,
+        named: TitledTask,
+        run: u32,
+        at: Micros,
+    ) {
         // Where only the end of a task is recorded, its begin may lie before the first entry.
         self.period = self.period.map(|(begin, end)| (begin.min(at), end));
         let slots = &mut self.processes[process].slots;
@@ -114,7 +121,7 @@ impl RunHistory {
         &mut self,
         process: usize,
         slot: usize,
-        named: Named,
+        named: TitledTask,
         run: u32,
         at: Micros,
         end: Micros,
@@ -198,7 +205,7 @@ impl RunHistory {
 
     /// Adds the span of a task that a worker lost before it recorded its begin, where the coordinator
     /// records the loss. Tasks with a code record their begins.
-    fn note_loss(&mut self, named: &Named, by: LostBy, elapsed: Micros, at: Micros) {
+    fn note_loss(&mut self, named: &TitledTask, by: LostBy, elapsed: Micros, at: Micros) {
         let LostBy { child: Some(worker), child_pid: Some(pid) } = by else { return };
         if !matches!(named.0, TaskKey::Id(_)) {
             return;
@@ -232,11 +239,11 @@ impl RunHistory {
                 && self.settings.as_ref().is_some_and(|run| run.mode != "processes"))
     }
 
-    fn last_span(&self, named: Option<&Named>) -> Option<usize> {
+    fn last_span(&self, named: Option<&TitledTask>) -> Option<usize> {
         self.by_key.get(&named?.0).copied()
     }
 
-    fn task_retried(&mut self, at: Micros, named: Option<Named>, fault: String, run: u32) {
+    fn task_retried(&mut self, at: Micros, named: Option<TitledTask>, fault: String, run: u32) {
         let span = self.last_span(named.as_ref());
         if let Some(span) = span {
             let span = self.touch(span);
@@ -254,7 +261,7 @@ impl RunHistory {
         *retried = retried.saturating_add(count);
     }
 
-    fn task_timed_out(&mut self, at: Micros, named: Option<Named>) {
+    fn task_timed_out(&mut self, at: Micros, named: Option<TitledTask>) {
         let span = self.last_span(named.as_ref());
         if let Some(span) = span {
             self.touch(span).timed_out = true;
@@ -264,7 +271,7 @@ impl RunHistory {
     }
 
     /// The title of a task: its process may know a label that the coordinator does not.
-    fn title_of(&self, span: Option<usize>, named: Option<Named>) -> Option<String> {
+    fn title_of(&self, span: Option<usize>, named: Option<TitledTask>) -> Option<String> {
         match span {
             Some(span) => Some(self.spans[span].code.clone()),
             None => named.map(|(key, title)| key.named(&title)),
@@ -330,8 +337,8 @@ fn with_possible_slot(mut event: LogEvent) -> LogEvent {
 }
 
 /// What identifies a task, and its title.
-pub(super) type Named = (TaskKey, String);
+pub(super) type TitledTask = (TaskKey, String);
 
-fn named(code: &str, task: &NamedTask) -> Option<Named> {
+fn named(code: &str, task: &NamedTask) -> Option<TitledTask> {
     Some((TaskKey::of(code, task)?, title(code, task)))
 }

@@ -352,13 +352,13 @@ struct UnwindContext {
     _private: [u8; 0],
 }
 
-type Callback = extern "C" fn(*mut UnwindContext, *mut c_void) -> c_int;
+type UnwindCallback = extern "C" fn(*mut UnwindContext, *mut c_void) -> c_int;
 
 const CONTINUE: c_int = 0;
 const STOP: c_int = 5;
 
 unsafe extern "C" {
-    fn _Unwind_Backtrace(callback: Callback, argument: *mut c_void) -> c_int;
+    fn _Unwind_Backtrace(callback: UnwindCallback, argument: *mut c_void) -> c_int;
     fn _Unwind_GetIPInfo(context: *mut UnwindContext, before: *mut c_int) -> usize;
 }
 

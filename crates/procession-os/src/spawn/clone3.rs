@@ -14,7 +14,7 @@ const CLONE_INTO_CGROUP: u64 = 1 << 33;
 /// What the kernel calls `clone_args`. The library `libc` has it for some processors only.
 #[repr(C, align(8))]
 #[derive(Default)]
-struct Arguments {
+struct Clone3Arguments {
     flags: u64,
     pidfd: u64,
     child_tid: u64,
@@ -29,7 +29,7 @@ struct Arguments {
 }
 
 /// What a new process does. It does not return.
-pub(super) type Entry = extern "C" fn(*mut c_void) -> c_int;
+pub(super) type ChildEntry = extern "C" fn(*mut c_void) -> c_int;
 
 /// Whether the kernel has the call and nothing refuses it. Some containers do.
 #[cfg_attr(
@@ -42,13 +42,13 @@ pub(crate) fn is_available() -> bool {
     result == -1 && std::io::Error::last_os_error().raw_os_error() == Some(libc::EINVAL)
 }
 
-fn arguments(group: &impl AsFd, flags: c_int) -> Arguments {
-    Arguments {
+fn arguments(group: &impl AsFd, flags: c_int) -> Clone3Arguments {
+    Clone3Arguments {
         // The lowest byte is the signal at the end.
         flags: flags as u64 & !0xff | CLONE_INTO_CGROUP,
         exit_signal: flags as u64 & 0xff,
         cgroup: group.as_fd().as_raw_fd() as u64,
-        ..Arguments::default()
+        ..Clone3Arguments::default()
     }
 }
 
@@ -63,7 +63,9 @@ pub(crate) unsafe fn copy(group: &impl AsFd, flags: c_int, noted: usize, tid: us
     arguments.parent_tid = noted as u64;
     arguments.child_tid = tid as u64;
     // SAFETY: the structure has this size; the rest is for the caller.
-    unsafe { libc::syscall(libc::SYS_clone3, &raw mut arguments, mem::size_of::<Arguments>()) }
+    unsafe {
+        libc::syscall(libc::SYS_clone3, &raw mut arguments, mem::size_of::<Clone3Arguments>())
+    }
 }
 
 /// Like `clone` of the C library: the new process is in the group and calls `entry` on the stack. Returns its id, or -1
@@ -78,13 +80,13 @@ pub(super) unsafe fn on_stack(
     group: &impl AsFd,
     flags: c_int,
     stack: Range<*mut u8>,
-    entry: Entry,
+    entry: ChildEntry,
     argument: *mut c_void,
 ) -> c_int {
     let mut arguments = arguments(group, flags);
     arguments.stack = stack.start.expose_provenance() as u64;
     arguments.stack_size = (stack.end.addr() - stack.start.addr()) as u64;
-    let size = mem::size_of::<Arguments>();
+    let size = mem::size_of::<Clone3Arguments>();
     let result: i64;
     // SAFETY: in the new process the call returns 0, on its own stack, and `entry` does not return; so only the
     // process that called goes on behind the instructions, and its registers are as the operands say.
@@ -140,7 +142,7 @@ pub(super) unsafe fn on_stack(
     _: &impl AsFd,
     _: c_int,
     _: Range<*mut u8>,
-    _: Entry,
+    _: ChildEntry,
     _: *mut c_void,
 ) -> c_int {
     // SAFETY: the place of the error number of this thread.

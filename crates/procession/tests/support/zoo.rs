@@ -94,13 +94,13 @@ pub(crate) enum Colour {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub(crate) enum Key {
+pub(crate) enum VariantKey {
     Number(u8),
     Named { name: String },
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub(crate) struct Place {
+pub(crate) struct Point {
     x: i8,
     y: i8,
 }
@@ -142,7 +142,7 @@ pub(crate) enum Shape {
 pub(crate) enum Internal {
     Nothing,
     Numbers { whole: u64, part: F64, small: F32 },
-    Place(Place),
+    Place(Point),
     Choice { maybe: Option<u8>, letter: char, colour: Colour },
 }
 
@@ -175,14 +175,14 @@ pub(crate) enum Untagged {
     Part(F64),
     Text(String),
     List(Vec<Untagged>),
-    Place(Place),
+    Place(Point),
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Flat {
     id: u64,
     #[serde(flatten)]
-    place: Place,
+    place: Point,
     #[serde(flatten)]
     more: BTreeMap<String, F64>,
 }
@@ -313,7 +313,7 @@ zoo! {
         Shape::Box { width: F64(2.0), height: None }, Shape::Box { width: F64(2.0), height: Some(F64(0.1)) },
     ];
     InternallyTagged: Internal, "an internally tagged enum", [
-        Internal::Nothing, Internal::Place(Place { x: -1, y: 127 }),
+        Internal::Nothing, Internal::Place(Point { x: -1, y: 127 }),
         Internal::Numbers { whole: u64::MAX, part: F64(-0.0), small: F32(0.1) },
         Internal::Numbers { whole: 0, part: F64(1.0), small: F32(16_777_216.0) },
         Internal::Choice { maybe: None, letter: 'ü', colour: Colour::Green },
@@ -331,11 +331,11 @@ zoo! {
         Untagged::Flag(true), Untagged::Whole(i64::MIN), Untagged::Whole(1), Untagged::Part(F64(1.0)),
         Untagged::Part(F64(-0.0)), Untagged::Part(F64(0.1)), Untagged::Text("1".to_owned()),
         Untagged::List(vec![Untagged::Whole(1), Untagged::List(vec![]), Untagged::Part(F64(1e300))]),
-        Untagged::Place(Place { x: 1, y: 2 }),
+        Untagged::Place(Point { x: 1, y: 2 }),
     ];
     Flattened: Flat, "a struct with `flatten`", [
-        Flat { id: u64::MAX, place: Place { x: 1, y: -2 }, more: map([("a".to_owned(), F64(0.1))]) },
-        Flat { id: 0, place: Place { x: 0, y: 0 }, more: map([]) },
+        Flat { id: u64::MAX, place: Point { x: 1, y: -2 }, more: map([("a".to_owned(), F64(0.1))]) },
+        Flat { id: 0, place: Point { x: 0, y: 0 }, more: map([]) },
     ];
     FlattenedUnits: FlatUnits, "a flattened map of `Option<()>`",
         [FlatUnits { units: map([("a".to_owned(), None), ("b".to_owned(), Some(()))]) }];
@@ -397,9 +397,9 @@ zoo! {
         [map([((1, "a".to_owned()), 1), ((1, String::new()), 2)])];
     VectorKeys: BTreeMap<Vec<u8>, u8>, "a map by `Vec`s", [map([(vec![], 1), (vec![1, 2], 2)])];
     OptionKeys: BTreeMap<Option<u8>, u8>, "a map by `Option`s", [map([(None, 1), (Some(1), 2)])];
-    StructKeys: BTreeMap<Place, u8>, "a map by structs", [map([(Place { x: 1, y: 2 }, 1)])];
-    VariantKeys: BTreeMap<Key, u8>, "a map by an enum with data",
-        [map([(Key::Number(1), 1), (Key::Named { name: "a".to_owned() }, 2)])];
+    StructKeys: BTreeMap<Point, u8>, "a map by structs", [map([(Point { x: 1, y: 2 }, 1)])];
+    VariantKeys: BTreeMap<VariantKey, u8>, "a map by an enum with data",
+        [map([(VariantKey::Number(1), 1), (VariantKey::Named { name: "a".to_owned() }, 2)])];
     UnitKeys: BTreeMap<(), u8>, "a map by `()`", [map([((), 1)])];
     NestedMap: BTreeMap<String, BTreeMap<u8, Vec<Option<F64>>>>, "nested maps",
         [map([("a".to_owned(), map([(1, vec![None, Some(F64(0.1))])]))])];
