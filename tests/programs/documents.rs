@@ -195,7 +195,7 @@ fn public_items(source: &str) -> Vec<(&str, Vec<&str>)> {
 #[test]
 fn every_public_item_of_the_library_has_an_example_or_says_where_it_is() {
     // For the code of the attributes, for other crates of this repository, or for its tests.
-    const INTERNAL: [&str; 4] = ["__private", "scheduler", "simulation", "transport"];
+    const INTERNAL: [&str; 5] = ["__private", "fuzzing", "scheduler", "simulation", "transport"];
     let is_of_library = |file: &&PathBuf| {
         let crates = ["crates/procession/src", "crates/procession-nats/src"];
         let rest =

@@ -120,6 +120,8 @@ mod codec;
 mod error;
 mod executor;
 mod future;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzzing;
 #[cfg(feature = "journal")]
 pub mod journal;
 mod kept_task;
@@ -175,11 +177,6 @@ pub use remote::{
 };
 pub use retries::{Fault, Retries};
 pub use sandbox::{Allow, Layer, Sandbox, SandboxReport};
-/// What a worker can send, from any bytes: the targets of `fuzz/` in the sources.
-#[cfg(feature = "fuzzing")]
-pub mod fuzzing {
-    pub use crate::transport::fuzzing::*;
-}
 #[cfg(any(test, feature = "simulation"))]
 pub use scheduler::{bench_driver, simulation};
 pub use shared_value::SharedValue;
