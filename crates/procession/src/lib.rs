@@ -142,6 +142,7 @@ mod shared_value;
 mod stop_signal;
 mod task;
 mod task_options;
+mod temporary_files;
 mod transport;
 mod waiting;
 pub mod worker;

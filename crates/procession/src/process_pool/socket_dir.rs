@@ -13,6 +13,7 @@ use std::{env, io};
 
 use crate::error::PoolError;
 use crate::locked_dir::{self, LockedDir};
+use crate::temporary_files::{candidates, fallbacks};
 
 /// Checks that sockets can be made in the temporary directory. If its path is too long, or it is
 /// missing or not writable, sets another one for all files that `tempfile` makes in this process.
@@ -37,17 +38,6 @@ pub(crate) fn prepare() -> Result<(), PoolError> {
         return Ok(());
     }
     Err(PoolError::NoRunDir(format!("{}: {reason}", preferred.display())))
-}
-
-/// Candidates if the temporary directory is unusable.
-fn fallbacks() -> impl Iterator<Item = PathBuf> {
-    let runtime = env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from);
-    runtime.into_iter().chain(["/tmp", "/var/tmp", "/dev/shm"].map(PathBuf::from))
-}
-
-/// All candidates, the temporary directory of the system first.
-pub(super) fn candidates() -> impl Iterator<Item = PathBuf> {
-    [env::temp_dir()].into_iter().chain(fallbacks())
 }
 
 /// The directories in which sockets can be made, without a [`PrivateDir`] of this program.

@@ -15,8 +15,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rustix::process::geteuid;
 
-use super::socket_dir::{self, PURPOSE};
+use super::socket_dir::PURPOSE;
 use crate::locked_dir::LockedDir;
+use crate::temporary_files::candidates;
 use crate::transport::StartFile;
 
 /// The directory. `None` before the first start.
@@ -70,9 +71,8 @@ impl StartDir {
     /// In the directory of this program, or elsewhere if that was removed or is full: systemd empties `/dev/shm` when a
     /// user logs out, also for programs that go on.
     fn create() -> io::Result<Self> {
-        Self::create_in(&tempfile::env::temp_dir()).or_else(|error| {
-            socket_dir::candidates().find_map(|base| Self::create_in(&base).ok()).ok_or(error)
-        })
+        Self::create_in(&tempfile::env::temp_dir())
+            .or_else(|error| candidates().find_map(|base| Self::create_in(&base).ok()).ok_or(error))
     }
 
     fn create_in(base: &Path) -> io::Result<Self> {

@@ -278,7 +278,7 @@ fn new_file(len: usize) -> io::Result<File> {
 
 #[cfg(not(all(target_os = "linux", not(feature = "portable"))))]
 fn new_file(len: usize) -> io::Result<File> {
-    let file = tempfile::tempfile()?;
+    let file = crate::temporary_files::unnamed_file()?;
     file.set_len(len as u64)?;
     Ok(file)
 }

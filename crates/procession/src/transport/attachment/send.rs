@@ -8,6 +8,7 @@ use procession_os::sealed;
 
 use super::{HAS_MORE, HAS_TEXT, HEAD, INLINE, IS_FIRST, KIND, LENGTH, MOST_APPENDED, SHORT};
 use crate::blob::Blob;
+use crate::temporary_files::unnamed_file;
 use crate::transport::segments::{NewSegment, SegmentItem, SegmentWriter};
 use crate::transport::socket::{LONGEST, MOST_FDS, Sent, Socket};
 
@@ -16,7 +17,7 @@ pub(super) fn new_file(bytes: &[u8]) -> io::Result<OwnedFd> {
     if sealed::is_available() {
         return sealed::create(bytes);
     }
-    let file = tempfile::tempfile()?;
+    let file = unnamed_file()?;
     file.write_all_at(bytes, 0)?;
     Ok(file.into())
 }
