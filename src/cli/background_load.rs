@@ -6,6 +6,9 @@ use std::time::{Duration, Instant};
 
 use rustix::time::{ClockId, clock_gettime};
 
+/// From this share of the CPUs on, other programs are mentioned.
+pub(super) const NOTEWORTHY: f64 = 0.1;
+
 /// Measures the CPU use of other programs, from its creation on.
 pub(super) struct BackgroundLoad {
     began: Instant,

@@ -14,7 +14,6 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use backon::{BackoffBuilder, ExponentialBuilder};
-use tempfile::NamedTempFile;
 use ureq::Body;
 use ureq::http::header::{IF_MODIFIED_SINCE, IF_NONE_MATCH, RETRY_AFTER};
 use ureq::http::{Response, StatusCode, Uri};
@@ -23,7 +22,7 @@ use super::client::{Client, FetchSettings};
 use super::fetch_error::FetchError;
 use super::item::{BodyCheck, FileItem};
 use super::rate::RateGate;
-use super::save::SaveError;
+use super::save::{ReceivedBody, SaveError};
 use super::validators::Validators;
 use super::{client, image, redirect, save};
 
@@ -53,15 +52,6 @@ pub struct Fetched {
     pub validators: Validators,
     /// How long the requests waited for their turns, where there is a limit of requests per second.
     pub waited: Duration,
-}
-
-/// A complete body.
-#[derive(Debug)]
-pub enum ReceivedBody {
-    /// In memory.
-    Bytes(Vec<u8>),
-    /// In a temporary file of the destination, with its length in bytes.
-    Part(NamedTempFile, u64),
 }
 
 /// What a download has of its process.

@@ -23,10 +23,6 @@ use rustix::io::Errno;
 use tempfile::NamedTempFile;
 use thiserror::Error;
 
-use super::fetch::ReceivedBody;
-use super::validators;
-use crate::flags::codes::Code;
-
 /// Why a destination cannot be used, or a file was not saved.
 #[derive(Debug, Error)]
 pub enum SaveError {
@@ -117,6 +113,15 @@ pub fn prepare_for<'f>(
     Ok(())
 }
 
+/// A complete body.
+#[derive(Debug)]
+pub enum ReceivedBody {
+    /// In memory.
+    Bytes(Vec<u8>),
+    /// In a temporary file of the destination, with its length in bytes.
+    Part(NamedTempFile, u64),
+}
+
 /// Saves a body as `dest/file`, replacing an older file, and returns its length. Any number of threads
 /// and processes may save into the same directory; the last one to finish wins.
 pub fn save(dest: &Path, file: &str, body: ReceivedBody) -> Result<u64, SaveError> {
@@ -140,6 +145,8 @@ fn write_part(dest: &Path, bytes: &[u8]) -> io::Result<(NamedTempFile, u64)> {
     Ok((part, bytes.len() as u64))
 }
 
+/// The file beside the saved ones that `validators.rs` writes.
+pub(super) const VALIDATORS_FILE: &str = ".validators.jsonl";
 /// The begin of the name of a temporary file.
 const PREFIX: &str = ".procession-";
 /// Random characters in the name of a temporary file.
@@ -192,11 +199,12 @@ fn is_part(name: &str) -> bool {
     }
     let older = || {
         let stem = stem.strip_prefix('.')?;
-        if let Some(middle) = stem.strip_prefix(validators::FILE) {
+        if let Some(middle) = stem.strip_prefix(VALIDATORS_FILE) {
             return middle.strip_prefix('.');
         }
         let (cc, middle) = stem.split_once(".gif.")?;
-        cc.parse::<Code>().ok().map(|_| middle)
+        let is_code = cc.len() == 2 && cc.bytes().all(|byte| byte.is_ascii_alphabetic());
+        is_code.then_some(middle)
     };
     older().is_some_and(|middle| match middle.split_once('.') {
         Some((pid, n)) => is_number(pid) && is_number(n),

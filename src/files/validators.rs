@@ -24,10 +24,8 @@ use ureq::http::HeaderMap;
 use ureq::http::header::{ETAG, HeaderName, LAST_MODIFIED};
 
 use super::item::FileItem;
-use super::{read, save};
-
-/// The name of the file.
-pub const FILE: &str = ".validators.jsonl";
+use super::read;
+use super::save::{self, VALIDATORS_FILE};
 
 /// A file that is larger is rewritten without superseded lines.
 const LARGE: u64 = 256 * 1024;
@@ -120,7 +118,7 @@ impl ValidatorCache {
         let open = || {
             let mut options = File::options();
             let options = options.append(true).create(true);
-            regular_file::without_link(options, &self.dest.join(FILE)).ok()
+            regular_file::without_link(options, &self.dest.join(VALIDATORS_FILE)).ok()
         };
         let Some(mut file) = self.file.get_or_init(open).as_ref() else { return };
         let Ok((bytes, written_ns)) = stamp(&self.dest.join(&item.file)) else { return };
@@ -154,14 +152,14 @@ impl KnownFiles {
 }
 
 fn records(dest: &Path) -> Vec<ValidatorRecord> {
-    let bytes = read::file(&dest.join(FILE), LARGEST).unwrap_or_default();
+    let bytes = read::file(&dest.join(VALIDATORS_FILE), LARGEST).unwrap_or_default();
     let lines = bytes.split(|&byte| byte == b'\n');
     lines.filter_map(|line| serde_json::from_slice(line).ok()).collect()
 }
 
 /// Keeps the file small.
 pub fn tidy(dest: &Path) {
-    let path = dest.join(FILE);
+    let path = dest.join(VALIDATORS_FILE);
     if !fs::metadata(&path).is_ok_and(|file| file.len() > LARGE) {
         return;
     }
@@ -183,7 +181,7 @@ pub fn tidy(dest: &Path) {
 mod tests {
     use super::*;
 
-    use crate::files::fetch::ReceivedBody;
+    use crate::files::save::ReceivedBody;
     use crate::flags::items;
 
     fn item() -> FileItem {
@@ -227,7 +225,8 @@ mod tests {
     fn a_pipe_in_place_of_the_file_is_neither_read_nor_written() {
         let dir = tempfile::tempdir().unwrap();
         let dest = dir.path();
-        let made = std::process::Command::new("mkfifo").arg(dest.join(FILE)).status().unwrap();
+        let made =
+            std::process::Command::new("mkfifo").arg(dest.join(VALIDATORS_FILE)).status().unwrap();
         assert!(made.success());
         // If the open waited for the pipe, both calls would block for ever.
         save(dest, "one");
@@ -242,12 +241,12 @@ mod tests {
         let dest = dir.path();
         assert_eq!(known(dest, Some("LOCAL")), None);
         save(dest, "one");
-        fs::write(dest.join(FILE), "\u{0}garbage\n{}\n".repeat(30_000)).unwrap();
+        fs::write(dest.join(VALIDATORS_FILE), "\u{0}garbage\n{}\n".repeat(30_000)).unwrap();
         ValidatorCache::open(dest).append(Some("LOCAL"), &item(), &etag("1"));
         let before = known(dest, Some("LOCAL"));
         assert!(before.is_some());
         tidy(dest);
         assert_eq!(known(dest, Some("LOCAL")), before);
-        assert!(fs::metadata(dest.join(FILE)).unwrap().len() < 200);
+        assert!(fs::metadata(dest.join(VALIDATORS_FILE)).unwrap().len() < 200);
     }
 }

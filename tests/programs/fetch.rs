@@ -11,11 +11,12 @@ use std::time::Duration;
 use crate::scripted_server::{DEADLINE, Response, ScriptedServer, fetch_item, within};
 use procession_cli::files::client::{Client, FetchSettings};
 use procession_cli::files::download::{UpdateNotes, download};
-use procession_cli::files::fetch::{FetchTools, Fetched, ReceivedBody, fetch};
+use procession_cli::files::fetch::{FetchTools, Fetched, fetch};
 use procession_cli::files::fetch_error::FetchError;
 use procession_cli::files::image::InvalidGif;
 use procession_cli::files::item::FileItem;
 use procession_cli::files::outcome::DownloadStatus;
+use procession_cli::files::save::ReceivedBody;
 use procession_cli::files::validators::Validators;
 use procession_cli::flags::items;
 

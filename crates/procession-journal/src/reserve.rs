@@ -18,10 +18,10 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use procession_os::{file_lock, regular_file};
+use rustix::process::{Resource, getrlimit};
 
 use super::entry::LogEntry;
 use super::event::LogEvent;
-use super::writer::max_file_size;
 
 /// The name of the file in the directory of the run.
 pub const FILE: &str = "reserve.jsonl";
@@ -30,6 +30,11 @@ pub const FILE: &str = "reserve.jsonl";
 const LOSS_LINE_BYTES: usize = 512;
 /// Length of the file, in bytes.
 const FILE_BYTES: usize = 4096;
+
+/// The limit of file sizes of this process (`ulimit -f`), in bytes.
+pub(super) fn max_file_size() -> Option<u64> {
+    getrlimit(Resource::Fsize).current
+}
 
 /// The reserve of a run, held by its coordinator.
 #[derive(Debug)]

@@ -17,7 +17,6 @@ use jiff::Timestamp;
 use procession_os::{file_lock, regular_file};
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
-use rustix::process::{Resource, getrlimit};
 use rustix::time::{ClockId, clock_gettime};
 use serde_json::Map;
 use thiserror::Error;
@@ -149,7 +148,7 @@ impl Journal {
         let (line, length, is_incomplete, cpu_at) = (Vec::new(), 0, false, None);
         // A process of another host may have the same id.
         let is_own = pid == std::process::id() && !matches!(process, ProcessKind::Other(_));
-        let max_length = max_file_size();
+        let max_length = reserve::max_file_size();
         let writer =
             LineWriter { file, identity, length, max_length, line, is_own, cpu_at, is_incomplete };
         let (writer, reserve) = (Mutex::new(writer), Mutex::default());
@@ -351,11 +350,6 @@ impl LineWriter {
 /// Device and inode of a file.
 fn identity(metadata: &Metadata) -> (u64, u64) {
     (metadata.dev(), metadata.ino())
-}
-
-/// The limit of file sizes of this process (`ulimit -f`), in bytes.
-pub(super) fn max_file_size() -> Option<u64> {
-    getrlimit(Resource::Fsize).current
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

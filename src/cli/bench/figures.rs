@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use serde::Serialize;
 
+use crate::cli::background_load::NOTEWORTHY;
+
 /// All results. The name of each field ends in its unit.
 #[derive(Debug, Serialize)]
 pub(super) struct Figures {
@@ -107,8 +109,6 @@ const MAX_BOUNDS_RATIO: f64 = 3.0;
 const NEGLIGIBLE: f64 = 1.0;
 /// Below this, in µs, the advice says that a task takes no longer.
 const NO_EXTRA: f64 = 0.1;
-/// From this share of the CPUs on, other programs are mentioned.
-const NOTEWORTHY: f64 = 0.1;
 /// From this share on there is no advice: tasks wait for CPUs, which may hide the difference.
 const TOO_BUSY: f64 = 0.25;
 

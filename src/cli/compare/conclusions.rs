@@ -3,8 +3,8 @@
 
 use super::comparison::{Comparison, ModeResults, Scaling};
 use super::mode::MeasuredMode;
-use super::report::NOTEWORTHY;
 use super::statistics::{Conclusion, Interval, Ratio, Spread};
+use crate::cli::background_load::NOTEWORTHY;
 use crate::workload::WorkKind;
 
 /// A ratio as a number.

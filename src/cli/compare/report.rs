@@ -8,6 +8,7 @@ use super::conclusions::{self, number};
 use super::rounds::{ComparisonEnd, ExpectedResult};
 use super::run::{MeasuredRun, in_words};
 use super::statistics::Interval;
+use crate::cli::background_load::NOTEWORTHY;
 
 /// The report.
 #[derive(Debug)]
@@ -252,9 +253,6 @@ fn so_far(comparison: &Comparison) -> String {
 /// Processes encode what threads only pass on: without optimization they lose more.
 const DEBUG_BUILD: &str = "This build has no optimization, and processes lose more by it than threads: measure with \
      cargo run --release.";
-
-/// From this share of the CPUs on, other programs are mentioned.
-pub(super) const NOTEWORTHY: f64 = 0.1;
 
 /// Maximum number of runs with other results that are listed.
 const MAX_LISTED: usize = 5;

@@ -3,7 +3,6 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::resume::ResumeArgs;
 use crate::cli::contradiction::{self, Contradiction};
 use crate::cli::dashboard::DashboardArgs;
 use crate::cli::hosts::{self, NatsArgs};
@@ -34,7 +33,7 @@ Examples:
   grep -o 'https[^ ]*' page | coordinator fetch -i - -d pages
   coordinator fetch -i urls.txt --dry-run      which file each URL would become
   coordinator fetch -i urls.txt --update       only what has changed
-  coordinator fetch --resume                 what the newest unfinished run left
+  coordinator fetch --resume                   what an earlier run left undone
 
 The list has a URL a line and, after spaces or a tab, the name of its file in
 the destination if the name is not to be that of the URL's path:
@@ -78,6 +77,28 @@ pub(in crate::cli) struct UrlArgs {
     #[arg(short, long, value_name = "N", value_parser = value::positive("--limit N"), allow_negative_numbers = true, help_heading = "Which files")]
     pub limit: Option<usize>,
 }
+
+/// Which run to continue, and which of its codes.
+#[derive(Debug, Default, clap::Args)]
+#[command(next_help_heading = "Going on with an earlier run")]
+pub(in crate::cli) struct ResumeArgs {
+    /// What an interrupted or killed run left undone, into the same destination [RUN: the newest
+    /// unfinished one]
+    #[arg(long, value_name = "RUN", num_args = 0..=1, default_missing_value = UNNAMED, conflicts_with_all = SELECTION)]
+    pub resume: Option<String>,
+    /// What failed in a run [RUN: the newest in which something failed]; with --resume, both
+    #[arg(long, value_name = "RUN", num_args = 0..=1, default_missing_value = UNNAMED, conflicts_with_all = SELECTION)]
+    pub retry_failed: Option<String>,
+    /// Name of the run to continue, once it is known.
+    #[arg(skip)]
+    pub continues: Option<String>,
+}
+
+/// The value of the options without a name of a run.
+pub(super) const UNNAMED: &str = "";
+
+/// The group of the options that contradict the files of the earlier run.
+const SELECTION: [&str; 1] = ["selection"];
 
 /// The options of all downloads.
 #[derive(Debug, clap::Args)]

@@ -6,8 +6,7 @@ use procession_journal as journal;
 use procession_journal::{Level, LogEvent, RunReport};
 
 use super::collector::Collector;
-use super::executor::RunExecutor;
-use super::prepared_run::PreparedRun;
+use super::prepared_run::{ExecutedRun, PreparedRun};
 use crate::cli::exit::ProgramExit;
 use crate::cli::format::{self, shell_word};
 use crate::cli::run_log::LogPolicy;
@@ -26,15 +25,9 @@ struct RunEnd {
     counts: OutcomeCounts,
 }
 
-/// Reports the outcomes and ends the executor, the log and the dashboard. `failure` says why no item
-/// could be submitted.
-pub(super) fn conclude(
-    run: PreparedRun,
-    executor: RunExecutor,
-    mut collector: Collector,
-    failure: Option<String>,
-    elapsed: Duration,
-) -> anyhow::Result<ProgramExit> {
+/// Reports the outcomes and ends the executor, the log and the dashboard.
+pub(super) fn conclude(executed: ExecutedRun) -> anyhow::Result<ProgramExit> {
+    let ExecutedRun { run, executor, mut collector, failure, elapsed } = executed;
     let is_abandoned = collector.is_incomplete();
     collector.cancel_the_rest();
     let RunEnd { exit, why, is_unread, counts } = report(&run, collector, failure, elapsed);

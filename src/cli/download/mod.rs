@@ -73,7 +73,7 @@ pub(super) fn run(mut request: JobRequest, matches: &ArgMatches) -> anyhow::Resu
         return dry_run(&settings);
     }
     let channel = collector::open_channel().context("cannot listen to signals")?;
-    PreparedRun::prepare(settings)?.execute(channel)
+    conclusion::conclude(PreparedRun::prepare(settings)?.execute(channel)?)
 }
 
 /// The most notes about a list that are printed one by one.

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use procession::PrivateDir;
@@ -14,7 +14,6 @@ use procession_os::threads;
 use tempfile::TempDir;
 
 use super::collector::{Collector, RunMessage};
-use super::conclusion;
 use super::display::RunDisplay;
 use super::executor::RunExecutor;
 use super::joblog::JobLog;
@@ -25,7 +24,6 @@ use super::settings::DownloadSettings;
 use super::source::{ItemSource, OpenedSource};
 use super::submitter::{ErrorBound, Submitter};
 use crate::cli::dashboard::RunDashboard;
-use crate::cli::exit::ProgramExit;
 use crate::cli::run_log::{self, SubmittedCodes};
 use crate::cli::stderr;
 use crate::files::client::FetchSettings;
@@ -48,6 +46,16 @@ pub(super) struct PreparedRun {
     pub dashboard: Option<RunDashboard>,
     /// The directory of the pool's sockets. A run without it leaves more files behind if it is killed.
     _sockets: Option<PrivateDir>,
+}
+
+/// A run whose outcomes are there, as far as it got.
+pub(super) struct ExecutedRun {
+    pub run: PreparedRun,
+    pub executor: RunExecutor,
+    pub collector: Collector,
+    /// Why no item could be submitted.
+    pub failure: Option<String>,
+    pub elapsed: Duration,
 }
 
 impl PreparedRun {
@@ -95,11 +103,11 @@ impl PreparedRun {
         })
     }
 
-    /// Downloads the flags and reports the outcomes.
+    /// Downloads the items, and shows the outcomes as they come.
     pub(super) fn execute(
         mut self,
         (sender, messages): (Sender<RunMessage>, Receiver<RunMessage>),
-    ) -> anyhow::Result<ProgramExit> {
+    ) -> anyhow::Result<ExecutedRun> {
         let began = Instant::now();
         let joblog = self.joblog.take();
         let Self { settings, parallelism, source, .. } = &self;
@@ -134,7 +142,7 @@ impl PreparedRun {
                 Err(error) => failure = Some(threads::refusal(&error)),
             }
         }
-        conclusion::conclude(self, executor, collector, failure, began.elapsed())
+        Ok(ExecutedRun { run: self, executor, collector, failure, elapsed: began.elapsed() })
     }
 
     /// The directories in which workers write.

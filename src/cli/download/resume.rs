@@ -12,9 +12,9 @@ use anyhow::{Context, bail};
 use clap::ArgMatches;
 use clap::parser::ValueSource;
 
-use super::args::{JobArgs, JobRequest, SourceArgs};
+use super::args::{JobArgs, JobRequest, ResumeArgs, SourceArgs, UNNAMED};
 use super::logged_items::LoggedOptions;
-use super::unfinished::{CodeState, LoggedJob, LoggedRuns};
+use super::unfinished::LoggedRuns;
 use crate::cli::contradiction::Contradiction;
 use crate::cli::options::Mode;
 use crate::cli::run_selection;
@@ -22,28 +22,6 @@ use crate::cli::usage_error::UsageError;
 use crate::files::report::{FileNoun, RunSummary};
 use crate::flags::site::Site;
 use procession_journal::{RunOptions, RunSettings};
-
-/// Which run to continue, and which of its codes.
-#[derive(Debug, Default, clap::Args)]
-#[command(next_help_heading = "Going on with an earlier run")]
-pub(in crate::cli) struct ResumeArgs {
-    /// What an interrupted or killed run left undone, into the same destination [RUN: the newest
-    /// unfinished one]
-    #[arg(long, value_name = "RUN", num_args = 0..=1, default_missing_value = UNNAMED, conflicts_with_all = SELECTION)]
-    pub resume: Option<String>,
-    /// What failed in a run [RUN: the newest in which something failed]; with --resume, both
-    #[arg(long, value_name = "RUN", num_args = 0..=1, default_missing_value = UNNAMED, conflicts_with_all = SELECTION)]
-    pub retry_failed: Option<String>,
-    /// Name of the run to continue, once it is known.
-    #[arg(skip)]
-    pub continues: Option<String>,
-}
-
-/// The value of the options without a name of a run.
-const UNNAMED: &str = "";
-
-/// The group of the options that contradict the files of the earlier run.
-const SELECTION: [&str; 1] = ["selection"];
 
 /// What a run continues.
 pub(super) enum ResumePlan {
@@ -165,28 +143,6 @@ impl ResumeArgs {
                 Err(Contradiction::TwoRuns(one.to_owned(), other.to_owned()))
             }
         }
-    }
-
-    /// The codes of a job that the options select, and their numbers in words.
-    pub(super) fn left_of(&self, job: &LoggedJob) -> (Vec<String>, String) {
-        let (mut left, mut what) = (Vec::new(), Vec::new());
-        let (undone, failed) = (job.in_state(CodeState::Undone), job.in_state(CodeState::Failed));
-        if self.resume.is_some() {
-            what.push(format!("{} undone", undone.len()));
-            left.extend(undone.iter().cloned());
-        }
-        match (self.retry_failed.is_some(), failed.len()) {
-            (true, number) => {
-                if self.resume.is_none() && !undone.is_empty() {
-                    what.push(format!("{} undone (for these, --resume)", undone.len()));
-                }
-                what.push(format!("{number} failed"));
-                left.extend(failed);
-            }
-            (false, 0) => {}
-            (false, number) => what.push(format!("{number} failed (for these, --retry-failed)")),
-        }
-        (left, what.join(", "))
     }
 }
 

@@ -8,8 +8,8 @@ use std::path::Path;
 
 use anyhow::{Context, bail};
 
+use super::args::ResumeArgs;
 use super::logged_items::LoggedItems;
-use super::resume::ResumeArgs;
 use crate::cli::format::printable;
 use crate::cli::stderr;
 use crate::files::item::FileItem;
@@ -243,5 +243,29 @@ impl LoggedJob {
     pub(super) fn in_state(&self, state: CodeState) -> Vec<String> {
         let codes = self.codes.iter().filter(|code| self.states[*code] == state);
         codes.cloned().collect()
+    }
+}
+
+impl ResumeArgs {
+    /// The codes of a job that the options select, and their numbers in words.
+    pub(super) fn left_of(&self, job: &LoggedJob) -> (Vec<String>, String) {
+        let (mut left, mut what) = (Vec::new(), Vec::new());
+        let (undone, failed) = (job.in_state(CodeState::Undone), job.in_state(CodeState::Failed));
+        if self.resume.is_some() {
+            what.push(format!("{} undone", undone.len()));
+            left.extend(undone.iter().cloned());
+        }
+        match (self.retry_failed.is_some(), failed.len()) {
+            (true, number) => {
+                if self.resume.is_none() && !undone.is_empty() {
+                    what.push(format!("{} undone (for these, --resume)", undone.len()));
+                }
+                what.push(format!("{number} failed"));
+                left.extend(failed);
+            }
+            (false, 0) => {}
+            (false, number) => what.push(format!("{number} failed (for these, --retry-failed)")),
+        }
+        (left, what.join(", "))
     }
 }
