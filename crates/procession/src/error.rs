@@ -5,6 +5,7 @@
 mod backtrace;
 mod death;
 mod failure;
+mod kept_input;
 #[cfg(all(feature = "backtrace", target_os = "linux"))]
 mod symbols;
 
@@ -14,14 +15,13 @@ use std::time::Duration;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use crate::kept_task::KeptInput;
-
 pub(crate) use self::backtrace::is_library;
 pub use self::backtrace::{Backtrace, Frame};
 pub(crate) use self::death::with_unit;
 pub use self::death::{Death, Exit};
 use self::death::{kept_in, last_said, on_host};
 pub use self::failure::{Cause, DowncastError, Failure};
+pub use self::kept_input::KeptInput;
 use crate::printable::printable;
 
 /// Why a task has no output.

@@ -152,7 +152,7 @@ pub use blob::{Blob, BlobWriter};
 pub use blob::{PodVec, ValuesError};
 pub use codec::Encoding;
 pub use error::{
-    Backtrace, Cause, Death, DowncastError, Exit, Failure, Frame, PoolError, TaskError,
+    Backtrace, Cause, Death, DowncastError, Exit, Failure, Frame, KeptInput, PoolError, TaskError,
 };
 pub use executor::{
     Cancel, Canceller, Engine, Executor, Job, JobRunner, Map, MapUnordered, Sequential, Shutdown,
@@ -162,7 +162,7 @@ pub use future::{
     AsCompleted, Future, FutureState, Partial, PartialError, Partials, Unfinished, Until, Waited,
     as_completed, wait,
 };
-pub use kept_task::{KeptCause, KeptInput, KeptTask, ReplayError, ReplayedOutput};
+pub use kept_task::{KeptCause, KeptTask, ReplayError, ReplayedOutput};
 pub use limits::{Limits, Recycling, RecyclingReason};
 #[cfg(feature = "dashboard")]
 pub use process_pool::PoolDashboard;

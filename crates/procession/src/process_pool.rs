@@ -36,6 +36,8 @@ mod handler;
 mod handshake;
 mod initializer;
 mod inner;
+#[cfg(feature = "journal")]
+pub(crate) mod journal_lines;
 mod listeners;
 mod measures;
 mod output;

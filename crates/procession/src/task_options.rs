@@ -5,7 +5,6 @@ use std::time::Duration;
 use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::retries::Retries;
-use crate::scheduler::ResolvedOptions;
 
 /// Options of one task, for [`ProcessPool::submit_with`](crate::ProcessPool::submit_with), or of each task
 /// of a [`ProcessPool::map_with`](crate::ProcessPool::map_with). An option that is not set has the value
@@ -21,10 +20,10 @@ use crate::scheduler::ResolvedOptions;
 #[must_use]
 pub struct TaskOptions {
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "present")]
-    timeout: Option<Option<Duration>>,
-    grace: Option<Duration>,
-    priority: i32,
-    retries: Option<Retries>,
+    pub(crate) timeout: Option<Option<Duration>>,
+    pub(crate) grace: Option<Duration>,
+    pub(crate) priority: i32,
+    pub(crate) retries: Option<Retries>,
 }
 
 /// In JSON, an option that is set to none is `null`, and one that is not set is absent.
@@ -102,15 +101,5 @@ impl TaskOptions {
     pub const fn retries(mut self, retries: Retries) -> Self {
         self.retries = Some(retries);
         self
-    }
-
-    /// The options of the task, with those of the pool where none is set.
-    pub(crate) fn resolve(self, pool: ResolvedOptions) -> ResolvedOptions {
-        ResolvedOptions {
-            timeout: self.timeout.unwrap_or(pool.timeout),
-            grace: self.grace.or(pool.grace).filter(|grace| !grace.is_zero()),
-            priority: self.priority,
-            retries: self.retries.unwrap_or(pool.retries),
-        }
     }
 }

@@ -70,6 +70,10 @@ pub(crate) use self::traced::{
     TraceRecord, TraceSite, Values,
 };
 
+/// The environment variable with the process id of the coordinator and the directory of the run, for its workers.
+#[cfg(feature = "journal")]
+pub(crate) const JOURNAL_VARIABLE: &str = "PROCESSION_JOURNAL";
+
 /// The longest text in a record, in bytes.
 pub(crate) const INLINE_LIMIT: usize = 64 * 1024;
 

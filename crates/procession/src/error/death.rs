@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::kept_task::KeptInput;
+use super::kept_input::KeptInput;
 
 use super::Backtrace;
 use crate::printable::printable;

@@ -4,8 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::{OutputStream, ResourceUsage};
-use crate::error::Exit;
-use crate::kept_task::KeptInput;
+use crate::error::{Exit, KeptInput};
 use crate::limits::RecyclingReason;
 use crate::retries::Fault;
 use crate::task::TaskId;

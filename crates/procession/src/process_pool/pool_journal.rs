@@ -66,8 +66,9 @@ mod on {
     use super::super::{Output, PoolEvent};
     use super::{Loss, LostTask};
     use crate::error::PoolError;
-    use crate::journal::{VARIABLE, WorkerOutputs, line_of};
+    use crate::process_pool::journal_lines::{WorkerOutputs, line_of};
     use crate::retries::Fault;
+    use crate::transport::JOURNAL_VARIABLE;
 
     /// The number of runs that are kept.
     const KEPT_RUNS: usize = 20;
@@ -160,7 +161,7 @@ mod on {
         pub(in super::super) fn variable(&self) -> (OsString, OsString) {
             let mut value = OsString::from(format!("{}:", std::process::id()));
             value.push(&self.dir);
-            (VARIABLE.into(), value)
+            (JOURNAL_VARIABLE.into(), value)
         }
 
         fn record(&self, level: Level, event: LogEvent) {

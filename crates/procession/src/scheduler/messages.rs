@@ -7,6 +7,7 @@ use crate::executor::Shutdown;
 use crate::limits::RecyclingReason;
 use crate::retries::{Fault, Retries};
 use crate::task::TaskId;
+use crate::task_options::TaskOptions;
 
 /// The settings of a scheduler, which never change.
 #[derive(Debug, Clone)]
@@ -63,6 +64,18 @@ impl ResolvedOptions {
         let grace = self.grace.unwrap_or_default();
         let hard = self.timeout.map(|timeout| timeout.saturating_add(grace));
         (self.timeout.filter(|_| self.grace.is_some()), hard)
+    }
+}
+
+impl TaskOptions {
+    /// The options of the task, with those of the pool where none is set.
+    pub(crate) fn resolve(self, pool: ResolvedOptions) -> ResolvedOptions {
+        ResolvedOptions {
+            timeout: self.timeout.unwrap_or(pool.timeout),
+            grace: self.grace.or(pool.grace).filter(|grace| !grace.is_zero()),
+            priority: self.priority,
+            retries: self.retries.unwrap_or(pool.retries),
+        }
     }
 }
 

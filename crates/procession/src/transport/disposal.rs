@@ -13,8 +13,6 @@ use procession_os::threads::ThreadSpec;
 use rustix::fs::{FileType, fstat};
 use rustix::net::sockopt::set_socket_linger;
 
-use super::socket::{Message, Received, Socket};
-
 /// Whether all of them are files of the kind that attachments have. To close such a file takes no time.
 pub(super) fn are_plain(files: &[OwnedFd]) -> bool {
     let is_file = |file| {
@@ -29,19 +27,7 @@ pub(super) fn are_plain(files: &[OwnedFd]) -> bool {
 
 /// Closes them on a thread of its own; here if there is none.
 pub(super) fn close(files: Vec<OwnedFd>) {
-    start_thread(move || close_here(files));
-}
-
-/// The same for a socket that may hold messages.
-pub(super) fn close_socket(socket: Socket) {
-    /// More messages than a socket holds. There is a bound since another process may go on sending at the other end.
-    const MOST: usize = 1_000;
-    start_thread(move || {
-        for _ in 0..MOST {
-            let Received::Message(Message { fds, .. }) = socket.receive() else { break };
-            close_here(fds);
-        }
-    });
+    start(move || close_here(files));
 }
 
 /// Calls `act`, which may close such descriptors, on a thread of its own, and returns its result. `None`: it takes
@@ -59,12 +45,14 @@ pub(super) fn run<R: Send + 'static>(
     }
 }
 
-fn start_thread(body: impl FnOnce() + Send + 'static) {
+/// Calls `body`, which closes such descriptors, on a thread of its own.
+pub(super) fn start(body: impl FnOnce() + Send + 'static) {
     // If it is not started, the closure is dropped here, and what is in it.
     let _ = ThreadSpec::new("closer").start(body);
 }
 
-fn close_here(files: Vec<OwnedFd>) {
+/// Closes them in this thread.
+pub(super) fn close_here(files: Vec<OwnedFd>) {
     for file in files {
         // If it is a connection, its close need not wait: then the thread ends soon.
         let _ = set_socket_linger(&file, None);

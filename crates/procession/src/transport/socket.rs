@@ -148,6 +148,16 @@ impl Socket {
         disposal::run(LONGEST_CLOSE, move || discard(end.as_fd())).ok_or(Garbled)
     }
 
+    /// Closes the descriptors in its messages.
+    fn close_messages(&self) {
+        /// More messages than a socket holds. There is a bound since another process may go on sending at the other end.
+        const MOST: usize = 1_000;
+        for _ in 0..MOST {
+            let Received::Message(Message { fds, .. }) = self.receive() else { break };
+            disposal::close_here(fds);
+        }
+    }
+
     fn receive_with(&self, flags: RecvFlags) -> Received {
         let mut bytes = [0; LONGEST];
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MOST_FDS))];
@@ -234,7 +244,8 @@ impl Drop for Socket {
         let Some(end) = self.end.take() else { return };
         // A copy of this process that was forked has only a duplicate as well.
         if self.maker.take().is_some_and(|maker| !maker.is_forked()) && may_have_messages(&end) {
-            disposal::close_socket(Self { end: Some(end), maker: None });
+            let socket = Self { end: Some(end), maker: None };
+            disposal::start(move || socket.close_messages());
         }
     }
 }

@@ -36,8 +36,7 @@ mod on {
 
     use super::RunnerLane;
     use super::budget::{LineBudget, TICK};
-    use crate::journal::VARIABLE;
-    use crate::transport::{self, Marking, SharedRegion};
+    use crate::transport::{self, JOURNAL_VARIABLE, Marking, SharedRegion};
     use procession_os::threads::{self, ThreadSpec};
 
     /// The journal of this process.
@@ -70,7 +69,7 @@ mod on {
             region: &Arc<SharedRegion>,
             stack: Option<usize>,
         ) -> Option<Self> {
-            let value = env::var_os(VARIABLE)?;
+            let value = env::var_os(JOURNAL_VARIABLE)?;
             // A pool inside a task inherits the variable, which is not of that pool.
             let prefix = format!("{}:", marking.coordinator);
             let dir = value.as_bytes().strip_prefix(prefix.as_bytes())?;
