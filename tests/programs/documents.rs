@@ -97,8 +97,11 @@ fn the_architecture_names_every_source_file() {
     let (_, list) = architecture.split_once("## The files").expect("a list of files");
     let (list, _) = list.split_once("\n## ").expect("a chapter behind it");
     let is_part = |c: char| c.is_ascii_alphanumeric() || "_.".contains(c);
-    let words = list.split(|c| !is_part(c)).map(|word| word.trim_end_matches('.'));
-    let words: BTreeSet<_> = words.collect();
+    // Each file is named by itself, also where several have one name.
+    let mut words: BTreeMap<_, usize> = BTreeMap::new();
+    for word in list.split(|c| !is_part(c)) {
+        *words.entry(word.trim_end_matches('.')).or_default() += 1;
+    }
     let files = files();
     let paths = files.iter().map(|file| file.strip_prefix(ROOT).expect("a path below the root"));
     let is_source = |path: &&Path| {
@@ -107,20 +110,63 @@ fn the_architecture_names_every_source_file() {
     };
     let sources: Vec<_> = paths.filter(is_source).collect();
     assert!(sources.len() > 300, "the sources are found: {}", sources.len());
-    let is_named = |path: &&&Path| {
+    let mut missing = Vec::new();
+    for path in sources {
         let mut parts = path.iter().filter_map(|part| part.to_str());
-        let stem = path.file_stem().and_then(|stem| stem.to_str()).expect("a name");
-        let is_of_tests = stem.ends_with("tests") || parts.any(|part| part == "tests");
-        // A plain word may mean something else. It counts for the programs alone, where the list leaves `.rs` out.
-        let is_of_programs = path.starts_with("src");
-        let is_in_list = words.contains(&*format!("{stem}.rs"));
-        is_of_tests
-            || ["mod", "lib"].contains(&stem)
-            || is_in_list
-            || (is_of_programs && words.contains(stem))
-    };
-    let missing: Vec<_> = sources.iter().filter(|path| !is_named(path)).collect();
+        let name = path.file_name().and_then(|name| name.to_str()).expect("a name");
+        let is_of_tests = name.ends_with("tests.rs") || parts.any(|part| part == "tests");
+        if is_of_tests || ["mod.rs", "lib.rs"].contains(&name) {
+            continue;
+        }
+        match words.get_mut(name) {
+            Some(left @ 1..) => *left -= 1,
+            _ => missing.push(path),
+        }
+    }
     assert!(missing.is_empty(), "{missing:#?}");
+}
+
+/// The words of a document that look like names in the code: `Exit::WrittenOff` in a sentence, `RunHistory` in a list.
+fn names(document: &str) -> BTreeSet<&str> {
+    let is_part = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    let has_humps = |word: &str, humps: usize| {
+        word.starts_with(|c: char| c.is_ascii_uppercase())
+            && word.contains(|c: char| c.is_ascii_lowercase())
+            && word.matches(|c: char| c.is_ascii_uppercase()).count() >= humps
+    };
+    let mut names = BTreeSet::new();
+    for (n, part) in document.split("```").enumerate() {
+        if n % 2 == 1 {
+            names.extend(part.split(|c| !is_part(c)).filter(|word| has_humps(word, 2)));
+            continue;
+        }
+        for span in part.split('`').skip(1).step_by(2) {
+            names.extend(span.split(|c| !is_part(c)).filter(|word| has_humps(word, 1)));
+            let member = span.split_once("::").filter(|(of, _)| has_humps(of, 1));
+            names.extend(member.and_then(|(_, it)| it.split(|c| !is_part(c)).next()));
+        }
+    }
+    names
+}
+
+#[test]
+fn every_name_in_the_architecture_is_in_the_code() {
+    let mut words = BTreeSet::new();
+    let is_part = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    let is_source = |file: &PathBuf| file.extension().is_some_and(|end| end == "rs");
+    for file in files().into_iter().filter(is_source) {
+        let source = fs::read_to_string(file).expect("a source file");
+        let code = source.lines().filter_map(|line| line.split("//").next());
+        let found = code.flat_map(|line| line.split(|c| !is_part(c)));
+        words.extend(found.map(str::to_owned).collect::<Vec<_>>());
+    }
+    for document in ["ARCHITECTURE.md", "crates/procession/src/process_pool/README.md"] {
+        let text = read(document);
+        let names = names(&text);
+        assert!(names.len() > 40, "{document}: the names are found: {names:?}");
+        let unknown: Vec<_> = names.iter().filter(|name| !words.contains(**name)).collect();
+        assert!(unknown.is_empty(), "{document}: {unknown:?}");
+    }
 }
 
 /// The crates of others that a manifest depends on, in any of its tables.
@@ -245,16 +291,21 @@ fn defined_type(line: &str) -> Option<&str> {
     line[kind.len()..].split(|c: char| !c.is_ascii_alphanumeric() && c != '_').next()
 }
 
-/// The types that a source defines outside of its tests, in lines that begin so. Where a file has a type twice, one
-/// stands in for the other on another system, or without a feature.
-fn defined_types<'s>(source: &'s str, begin: &str) -> BTreeSet<&'s str> {
+/// The lines of a source before its unit tests.
+fn lines_before_tests(source: &str) -> impl Iterator<Item = &str> {
     let lines: Vec<_> = source.lines().collect();
     let is_test = |pair: &[&str]| {
         pair[0].starts_with("#[cfg(") && pair[0].contains("test") && pair[1].ends_with('{')
     };
     let end = lines.windows(2).position(is_test).unwrap_or(lines.len());
-    let lines = lines[..end].iter().filter(|line| line.trim_start().starts_with(begin));
-    lines.filter_map(|line| defined_type(line)).collect()
+    lines.into_iter().take(end)
+}
+
+/// The types that a source defines outside of its tests, in lines that begin so. Where a file has a type twice, one
+/// stands in for the other on another system, or without a feature.
+fn defined_types<'s>(source: &'s str, begin: &str) -> BTreeSet<&'s str> {
+    let lines = lines_before_tests(source).filter(|line| line.trim_start().starts_with(begin));
+    lines.filter_map(defined_type).collect()
 }
 
 /// The files among these that define a type of each name, in lines that begin so.
@@ -293,6 +344,42 @@ fn no_type_name_means_two_things() {
         files.len() > 1 && !SAME.contains(&name.as_str())
     });
     assert!(defined_in.is_empty(), "{defined_in:#?}");
+}
+
+#[test]
+fn the_modules_of_the_library_use_each_other_as_the_architecture_says() {
+    let architecture = read("ARCHITECTURE.md");
+    let (_, table) = architecture.split_once("| module | is used by |").expect("a table");
+    let rows = table.lines().skip(2).take_while(|line| line.starts_with('|'));
+    let rows: Vec<Vec<&str>> =
+        rows.map(|row| row.split('`').skip(1).step_by(2).collect()).collect();
+    assert!(rows.len() > 3, "the table has rows: {rows:?}");
+    let root = Path::new(ROOT).join("crates/procession/src");
+    let (mut number, mut wrong) = (0, Vec::new());
+    for file in files() {
+        let Ok(path) = file.strip_prefix(&root) else { continue };
+        let name = path.iter().next().and_then(|name| name.to_str()).expect("a name");
+        let user = name.trim_end_matches(".rs");
+        if user == "lib" || path.iter().any(|name| name.to_string_lossy().ends_with("tests.rs")) {
+            continue;
+        }
+        let source = fs::read_to_string(&file).expect("a source file");
+        let code = lines_before_tests(&source).filter_map(|line| line.split("//").next());
+        let code: String = code.collect();
+        for row in &rows {
+            let (module, users) = row.split_first().expect("a module");
+            let is_use = |rest: &str| !rest.starts_with(|c: char| c.is_alphanumeric() || c == '_');
+            let names = [format!("crate::{module}"), format!("crate::{{{module}")];
+            let uses = names.iter().flat_map(|name| code.split(name.as_str()).skip(1));
+            let uses = uses.filter(|rest| is_use(rest)).count();
+            number += uses;
+            if uses > 0 && user != *module && !users.contains(&user) {
+                wrong.push(format!("{} uses {module}", path.display()));
+            }
+        }
+    }
+    assert!(number > 100, "the uses are found: {number}");
+    assert!(wrong.is_empty(), "{wrong:#?}");
 }
 
 fn read(document: &str) -> String {
