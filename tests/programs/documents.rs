@@ -9,7 +9,7 @@ const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 /// All files of the repository but what was built and what programs wrote.
 fn files() -> Vec<PathBuf> {
     let mut files = Vec::new();
-    let mut folders: Vec<_> = ["src", "crates", "tests", "benches", "docs", ".ci"]
+    let mut folders: Vec<_> = ["src", "crates", "tests", "benches", "docs", "fuzz", ".ci"]
         .map(|name| Path::new(ROOT).join(name))
         .into();
     while let Some(folder) = folders.pop() {
@@ -206,7 +206,11 @@ fn the_architecture_says_what_each_dependency_is_for() {
 
 #[test]
 fn every_source_file_has_at_most_450_lines() {
-    let is_source = |file: &&PathBuf| file.extension().is_some_and(|extension| extension == "rs");
+    let kinds = ["c", "css", "html", "js", "py", "rs", "sh"];
+    let is_source = |file: &&PathBuf| {
+        let extension = file.extension().and_then(|extension| extension.to_str());
+        extension.is_some_and(|extension| kinds.contains(&extension))
+    };
     for file in files().iter().filter(is_source) {
         let lines = fs::read_to_string(file).expect("a source file").lines().count();
         assert!(lines <= 450, "{}: {lines} lines", file.display());

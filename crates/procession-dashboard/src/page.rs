@@ -7,6 +7,7 @@ const STYLE: &str = include_str!("page/style.css");
 const CANVAS: &str = include_str!("page/canvas.js");
 const TABLES: &str = include_str!("page/tables.js");
 const CHARTS: &str = include_str!("page/charts.js");
+const DRAWING: &str = include_str!("page/drawing.js");
 const LANES: &str = include_str!("page/lanes.js");
 const STILL: &str = include_str!("page/still.js");
 const LIVE: &str = include_str!("page/live.js");
@@ -33,6 +34,7 @@ fn page(script: &str, picture: &Picture, may_connect_to: &str) -> serde_json::Re
         ("@DATA@", &data),
         ("@CANVAS@", CANVAS),
         ("@TABLES@", TABLES),
+        ("@DRAWING@", DRAWING),
         ("@LANES@", LANES),
         ("@CHARTS@", CHARTS),
         ("@SCRIPT@", script),
