@@ -2,8 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use procession_journal::RunDir;
-use procession_journal::run_dir::{self, FindError};
+use procession_journal::{FindError, RunDir, coordinators};
 
 use super::contradiction::Contradiction;
 
@@ -54,7 +53,7 @@ pub(super) fn find(logs: &Path, run: Option<&str>) -> Result<PathBuf, FindError>
         (Some(Ok(found)), _) => Ok(found),
         (Some(Err(_)) | None, Some(run)) if Path::new(run).exists() => {
             let path = Path::new(run);
-            let is_run = !path.is_dir() || !run_dir::coordinators(path).is_empty();
+            let is_run = !path.is_dir() || !coordinators(path).is_empty();
             let newest = RunDir::find(path, None).ok().filter(|_| !is_run);
             Ok(newest.map_or_else(|| path.to_owned(), |newest| newest.path()))
         }

@@ -9,7 +9,7 @@ use std::{io, process};
 use anyhow::Context;
 use serde_json::Map;
 
-use procession_journal::entry::now;
+use procession_journal::now;
 use procession_journal::{Level, LogEntry, LogEvent, ProcessKind, TaskEnd};
 
 use super::contradiction::Contradiction;

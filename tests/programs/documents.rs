@@ -279,6 +279,24 @@ fn every_public_item_of_the_library_has_an_example_or_says_where_it_is() {
     assert!(missing.is_empty(), "{missing:#?}");
 }
 
+#[test]
+fn a_public_item_has_one_path() {
+    let mut number = 0;
+    for file in files().iter().filter(|file| file.extension().is_some_and(|end| end == "rs")) {
+        let source = fs::read_to_string(file).expect("a source file");
+        let modules =
+            source.lines().filter_map(|line| line.strip_prefix("pub mod ")?.strip_suffix(';'));
+        for module in modules {
+            number += 1;
+            let begins = [format!("pub use {module}::"), format!("pub use self::{module}::")];
+            let is_second = |line: &&str| begins.iter().any(|begin| line.starts_with(begin));
+            let second = source.lines().find(is_second);
+            assert_eq!(second, None, "{}: `{module}` is public, too", file.display());
+        }
+    }
+    assert!(number > 20, "the public modules are found: {number}");
+}
+
 /// The name of the type or trait that a line defines. An alias in a block is that of a trait's type.
 fn defined_type(line: &str) -> Option<&str> {
     let kinds = ["struct ", "enum ", "trait ", "unsafe trait ", "union ", "type "];

@@ -11,7 +11,7 @@ use tokio::sync::watch;
 use crate::gauges::{GaugeHistory, Gauges};
 use crate::picture::Picture;
 use procession_journal as journal;
-use procession_journal::entry::now;
+use procession_journal::now;
 use procession_journal::{LogEntry, Merge, ReadWarnings, RunDir, RunHistory};
 
 /// Takes a sample of a pool.

@@ -8,14 +8,14 @@
 //!
 //! The page shows what is in the journal, so all programs look alike, and a run without a connected page
 //! takes no longer. It needs no network. Short tasks share a bar of a page from a number of bars on:
-//! [`MAX_SPANS`](procession_journal::history::MAX_SPANS). A server that listens on a loopback address
+//! [`MAX_SPANS`](procession_journal::MAX_SPANS). A server that listens on a loopback address
 //! refuses requests for other host names.
 
 mod feed;
-pub mod gauges;
+mod gauges;
 mod metrics;
 pub mod page;
-pub mod picture;
+mod picture;
 mod server;
 
 use std::io;

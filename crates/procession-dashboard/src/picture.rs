@@ -6,7 +6,7 @@
 use serde::Serialize;
 
 use crate::gauges::PoolPicture;
-use procession_journal::history::{Annotation, LogSummary, Micros};
+use procession_journal::{Annotation, LogSummary, Micros};
 use procession_journal::{RunHistory, RunReport, RunSettings};
 
 /// A run, or the changes in it.

@@ -32,32 +32,38 @@
 //! # Ok(()) }
 //! ```
 
-pub mod entry;
-pub mod event;
-pub mod history;
-pub mod merge;
+mod entry;
+mod event;
+mod history;
+mod merge;
 pub mod reserve;
-pub mod run_dir;
-pub mod slots;
-pub mod tail;
-pub mod warnings;
-pub mod writer;
+mod run_dir;
+mod slots;
+mod tail;
+mod warnings;
+mod writer;
 
 use std::io;
 use std::path::Path;
 
-pub use entry::{EntryHeader, Level, LogEntry, ProcessKind};
+pub use entry::{EntryHeader, Level, LogEntry, ProcessKind, now};
 pub use event::{
     FORMAT, LogEvent, LostBy, NamedTask, OutputStream, ResourceUsage, RunOptions, RunReport,
     RunSettings, TaskEnd, TaskSum, TaskSums,
 };
-pub use history::RunHistory;
+pub use history::{
+    Annotation, ErrorGroup, FailedTry, FinalOutcome, FinalStatus, LogSummary, MAX_SLOTS, MAX_SPANS,
+    Micros, MissingLines, ProcessRecord, ProcessSummary, RunHistory, SlowTask, Span, SpanOutcome,
+    TaskKey,
+};
 pub use merge::{Merge, MergedLine};
-pub use run_dir::{RunDir, is_running};
+pub use run_dir::{
+    FindError, KEPT_UNFINISHED, RunDir, RunDirError, coordinators, is_fresh, is_running,
+};
 pub use slots::TaskSlot;
-pub use tail::{LineError, LogLine};
+pub use tail::{LineError, LogLine, Tail};
 pub use warnings::ReadWarnings;
-pub use writer::{Journal, current, is_being_written, set};
+pub use writer::{Journal, JournalError, current, is_being_written, set};
 
 /// Reads the whole history of a run from its directory, or from one of its files.
 ///

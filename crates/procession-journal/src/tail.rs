@@ -18,7 +18,7 @@ const MAX_LINE_BYTES: usize = 1 << 20;
 /// A file that is read from its beginning.
 ///
 /// ```
-/// use procession_journal::tail::Tail;
+/// use procession_journal::Tail;
 /// use procession_journal::{LineError, LogLine};
 ///
 /// # fn main() -> std::io::Result<()> {

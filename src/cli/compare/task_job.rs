@@ -11,7 +11,7 @@ use serde_json::Map;
 
 use crate::files::outcome::{OutcomeCounts, milliseconds};
 use crate::workload::WorkKind;
-use procession_journal::entry::now;
+use procession_journal::now;
 use procession_journal::{Level, LogEntry, LogEvent, NamedTask, ProcessKind, TaskEnd};
 
 use super::flags_job::scratch;

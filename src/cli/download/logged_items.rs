@@ -14,7 +14,7 @@ use std::collections::HashMap;
 use std::io::{BufRead, BufReader};
 use std::path::Path;
 
-use procession_journal::{Level, LogEvent, run_dir};
+use procession_journal::{Level, LogEvent, coordinators};
 use procession_os::regular_file;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -95,7 +95,7 @@ impl LoggedItems {
     /// Reads the log of the run in this directory, up to its first task.
     pub(super) fn read(run: &Path) -> Self {
         let mut logged = Self::default();
-        let logs = run_dir::coordinators(run).into_iter();
+        let logs = coordinators(run).into_iter();
         for file in logs.filter_map(|path| regular_file::to_read(&path).ok()) {
             for line in BufReader::new(file).split(b'\n').map_while(Result::ok) {
                 match serde_json::from_slice(&line) {

@@ -14,7 +14,7 @@ use crate::cli::format::printable;
 use crate::cli::stderr;
 use crate::files::item::FileItem;
 use procession_journal as journal;
-use procession_journal::history::FinalStatus;
+use procession_journal::FinalStatus;
 use procession_journal::{ReadWarnings, RunDir, RunHistory, RunSettings};
 
 /// A run that has a log.

@@ -12,7 +12,7 @@ use super::super::options::ColorOption;
 use super::super::stdout;
 use super::super::table::Table;
 use procession_journal::{
-    LogEntry, LogEvent, RunDir, RunHistory, RunReport, RunSettings, reserve, run_dir,
+    LogEntry, LogEvent, RunDir, RunHistory, RunReport, RunSettings, coordinators, reserve,
 };
 use procession_os::regular_file;
 
@@ -224,7 +224,7 @@ fn is_empty(dir: &Path) -> bool {
 /// The history in the begin and the end of the coordinator's log.
 fn outline(run: &RunDir) -> io::Result<RunHistory> {
     let mut history = RunHistory::default();
-    for path in run_dir::coordinators(&run.path()) {
+    for path in coordinators(&run.path()) {
         let mut file = regular_file::to_read(&path)?;
         let length = file.metadata()?.len();
         let mut bytes = Vec::new();

@@ -15,7 +15,7 @@ use super::super::{prose, run_selection, stderr, stdout};
 use super::LogsArgs;
 use super::filter::Filter;
 use super::line::LineFormatter;
-use procession_journal::run_dir::{FindError, is_fresh};
+use procession_journal::{FindError, is_fresh};
 use procession_journal::{
     LineError, LogEntry, LogLine, Merge, ReadWarnings, RunDir, RunHistory, is_running,
 };

@@ -11,7 +11,7 @@ use super::super::options::ColorOption;
 use super::super::table::Table;
 use super::super::{run_selection, stdout};
 use procession_journal as journal;
-use procession_journal::history::{LogSummary, ProcessSummary};
+use procession_journal::{LogSummary, ProcessSummary};
 use procession_journal::{RunHistory, RunReport, RunSettings};
 
 /// Maximum number of codes that are listed for a cause by default.

@@ -1,7 +1,7 @@
 //! The lanes of a run: one for each worker, and for each thread inside it.
 
-use procession_journal::history::{ProcessRecord, Span};
 use procession_journal::{ProcessKind, RunHistory};
+use procession_journal::{ProcessRecord, Span};
 
 /// The spans of one slot, in the order of their begins.
 pub(super) struct Lane<'s> {

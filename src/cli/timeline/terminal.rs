@@ -13,7 +13,7 @@ use anstyle::{AnsiColor, Color};
 
 use super::super::format::{count, milliseconds};
 use super::lanes::{self, Lane};
-use procession_journal::history::{Annotation, Micros, Span, SpanOutcome};
+use procession_journal::{Annotation, Micros, Span, SpanOutcome};
 use procession_journal::{ProcessKind, RunHistory};
 
 /// Maximum number of lanes.

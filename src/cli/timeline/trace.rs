@@ -6,7 +6,7 @@
 use serde_json::{Map, Value, json};
 
 use super::lanes::{self, slot_name};
-use procession_journal::history::{Annotation, Span, SpanOutcome};
+use procession_journal::{Annotation, Span, SpanOutcome};
 use procession_journal::{ProcessKind, RunHistory};
 
 /// The trace, as JSON.

@@ -12,7 +12,7 @@ use procession::{
     Context, Executor, Failure, PoolError, PoolEvent, ProcessPool, Registry, Retries, Shutdown,
     Task, TaskError, TaskOptions,
 };
-use procession_journal::history::SpanOutcome;
+use procession_journal::SpanOutcome;
 use procession_journal::{LogEntry, LogEvent, ProcessKind, RunHistory};
 use serde::{Deserialize, Serialize};
 use tempfile::TempDir;
