@@ -116,6 +116,8 @@ pub(crate) mod imp {
     pub(crate) fn why_none() -> String {
         let why = if !cfg!(target_os = "linux") {
             "there is a sandbox on Linux only"
+        } else if cfg!(feature = "portable") {
+            "the library was built with the feature `portable`"
         } else if cfg!(any(target_arch = "x86_64", target_arch = "aarch64")) {
             "the library was built without the feature `sandbox`"
         } else {
