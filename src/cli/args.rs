@@ -17,7 +17,7 @@ Examples:
   coordinator --resume                     what the newest unfinished run left
   coordinator -a --update                  only what has changed
 
-Exit status:
+Exit code:
   0 all answered, 1 some errors, 2 usage, 3 could not work at all,
   130 interrupted by Ctrl-C, 143 by SIGTERM, 129 by SIGHUP, 131 by SIGQUIT,
   141 the reader of standard output closed it before the end

@@ -29,7 +29,7 @@ Examples:
   coordinator serve --local-port 0 -v      a free port; a line for each request
 
 The ports are those of the book's examples, so its own scripts find the servers.
-Ctrl-C and SIGTERM end them, with exit status 0.")]
+Ctrl-C and SIGTERM end them, with exit code 0.")]
 pub(super) struct ServeArgs {
     /// Port of LOCAL, which answers at once; 0 for a free one
     #[arg(long, value_name = "PORT", default_value_t = 8001)]

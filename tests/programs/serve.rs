@@ -138,7 +138,7 @@ fn the_version_and_the_help_are_printed() {
     let version = format!("coordinator {}\n", env!("CARGO_PKG_VERSION"));
     assert_eq!(place.run(&["--version"]).expect(0).stdout, version);
     let help = place.run(&["--help"]).expect(0).stdout;
-    for part in ["Usage: coordinator [OPTIONS] [CC]...", "--max_req", "Examples:", "Exit status:"] {
+    for part in ["Usage: coordinator [OPTIONS] [CC]...", "--max_req", "Examples:", "Exit code:"] {
         assert!(help.contains(part), "{part}: {help}");
     }
     assert!(place.run(&["serve", "--help"]).expect(0).stdout.contains("Examples:"));

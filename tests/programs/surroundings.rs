@@ -111,7 +111,7 @@ fn other_standard_streams_may_be_closed_or_full() {
         let ran = within("", "br cn us --json -w 2 -m 2", redirections).expect(0);
         assert_eq!(ran.summary().counts(), [3, 0, 0], "{redirections}: {ran:#?}");
     }
-    // With nothing left to tell it by, the exit status does.
+    // With nothing left to tell it by, the exit code does.
     within("", "br", "<&- >&- 2>&-").expect(3);
 }
 

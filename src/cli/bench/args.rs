@@ -13,7 +13,7 @@ Examples:
 Other load distorts the figures. Where other programs have a quarter of the
 CPUs, or nine measurements lie more than threefold apart, no advice is given.
 
-Exit status:
+Exit code:
   0 measured, 3 could not work at all, 130 interrupted by Ctrl-C,
   143 by SIGTERM, 129 by SIGHUP, 131 by SIGQUIT,
   141 the reader of standard output closed it")]

@@ -42,7 +42,7 @@ What is measured:
   else it cannot be told, as always with --runs 1. Runs are compared round by
   round, so what disturbs all modes of a round does not count.
 
-Exit status:
+Exit code:
   0 measured, 1 results differ, or a run broke off, 2 usage,
   3 could not work at all, 130 interrupted by Ctrl-C, 143 by SIGTERM,
   129 by SIGHUP, 131 by SIGQUIT, 141 the reader of standard output closed it";

@@ -49,7 +49,7 @@ Proxies and certificates are those of ALL_PROXY, HTTPS_PROXY, HTTP_PROXY,
 NO_PROXY, SSL_CERT_FILE and SSL_CERT_DIR; this machine itself is reached without
 a proxy.
 
-Exit status: as of coordinator; see coordinator --help.";
+Exit code: as of coordinator; see coordinator --help.";
 
 /// Fetch the files of any URLs, each accounted for
 #[derive(Debug, clap::Args)]
