@@ -1,7 +1,5 @@
 //! Opens a page in headless Chromium, where it is installed, and returns what it shows.
 
-#![allow(dead_code)]
-
 use std::env;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};

@@ -1,9 +1,6 @@
 //! A server of flags that holds requests back until a given number of them is there: it counts how
 //! many a client really has in flight at once, whatever the speed of the machine.
 
-// Each test file includes this module and uses only some of it.
-#![allow(dead_code)]
-
 use std::io::{BufRead, BufReader, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Condvar, Mutex};

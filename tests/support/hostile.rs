@@ -3,9 +3,6 @@
 //! It uses nothing but the standard library, so that no HTTP crate can repair what it breaks. It
 //! answers one request per connection, each in a thread of its own, and is gone when dropped.
 
-// Each test file includes this module and uses only some of it.
-#![allow(dead_code)]
-
 use std::collections::HashMap;
 use std::io::{self, BufRead, BufReader, Write};
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -48,8 +45,6 @@ pub(crate) enum Behaviour {
         /// How many requests to fail.
         fails: usize,
     },
-    /// Always sends a GIF, as a good server would.
-    Gif,
 }
 
 /// A badly behaving server on a free port of this machine; dropped means stopped.
@@ -214,9 +209,7 @@ fn misbehave(client: &TcpStream, behaviour: Behaviour, shared: &Shared) -> io::R
         Behaviour::FlakyThenOk { fails } if shared.earlier_requests(&path) < fails => {
             send_whole(client, "503 Service Unavailable", "text/plain", b"not yet")
         }
-        Behaviour::FlakyThenOk { .. } | Behaviour::Gif => {
-            send_whole(client, "200 OK", "image/gif", TINY_GIF)
-        }
+        Behaviour::FlakyThenOk { .. } => send_whole(client, "200 OK", "image/gif", TINY_GIF),
     }
 }
 

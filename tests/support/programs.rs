@@ -2,8 +2,10 @@
 //!
 //! Each wait ends after [`PATIENCE`]. No process and no file is left behind.
 
-// Each test file includes this module and uses only some of it.
-#![allow(dead_code)]
+#![cfg_attr(
+    not(target_os = "linux"),
+    allow(dead_code, reason = "tests of what only Linux has use it")
+)]
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
