@@ -132,6 +132,7 @@ mod panics;
 mod printable;
 mod process_pool;
 mod progress_lines;
+mod received_bytes;
 mod registry;
 #[cfg(feature = "remote")]
 mod remote;

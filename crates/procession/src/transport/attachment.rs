@@ -25,11 +25,8 @@ mod send;
 mod tests;
 
 use std::fmt;
-use std::fs::File;
 use std::io;
-use std::ops::Deref;
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::FileExt;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -41,9 +38,7 @@ use super::ring::Garbled;
 use super::segments::{SegmentItem, SegmentReader};
 use super::socket::{Message, Received, Socket};
 use crate::blob::{self, Blob};
-use crate::long_buffers::LongBuffer;
-use procession_os::sealed::{self, Sealed};
-use procession_os::segment::Lent;
+use crate::received_bytes::ReceivedBytes;
 
 /// The first byte of these messages.
 pub(super) const KIND: u8 = 2;
@@ -67,46 +62,6 @@ const MOST_ITEMS: usize = blob::MOST + 1;
 /// Maximum number of messages up to the last one of an attachment. Each message of the attachment has an item. Before
 /// them there may be messages of attachments that the sender gave up: as many as the socket holds, so several hundreds.
 const MOST_MESSAGES: u64 = 32 * 1024;
-
-/// One received item.
-#[derive(Debug)]
-pub(crate) enum ReceivedBytes {
-    Sealed(Sealed),
-    Lent(Lent),
-    Own(LongBuffer),
-}
-
-impl Deref for ReceivedBytes {
-    type Target = [u8];
-
-    fn deref(&self) -> &[u8] {
-        match self {
-            Self::Sealed(memory) => memory,
-            Self::Lent(bytes) => bytes,
-            Self::Own(bytes) => bytes,
-        }
-    }
-}
-
-impl ReceivedBytes {
-    /// An error of kind `InvalidData` means that the file does not fit its length; any other, that
-    /// the system lacks a resource.
-    fn open(file: OwnedFd, len: u64) -> io::Result<Self> {
-        let refused = |why: &str| io::Error::new(io::ErrorKind::InvalidData, why.to_owned());
-        let len = usize::try_from(len).map_err(|_| refused("an impossible length"))?;
-        if sealed::is_available() {
-            return Sealed::open(file, len).map(Self::Sealed);
-        }
-        let file = File::from(file);
-        let metadata = file.metadata()?;
-        if !metadata.is_file() || metadata.len() != len as u64 {
-            return Err(refused("not a file of the length announced"));
-        }
-        let mut bytes = vec![0; len];
-        file.read_exact_at(&mut bytes, 0)?;
-        Ok(Self::Own(bytes.into()))
-    }
-}
 
 /// The attachment of a record.
 #[derive(Debug, Default)]

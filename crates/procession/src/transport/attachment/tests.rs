@@ -1,8 +1,11 @@
 //! Tests of attachments, from `pass` to `Assembly`.
 
+use std::fs::File;
 use std::iter;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
+
+use procession_os::sealed;
 
 use super::send::{Draft, Item, new_file};
 use super::*;

@@ -11,8 +11,8 @@ use procession_os::segment::{Lent, SegmentView};
 
 use super::{Direction, MOST, MOST_BYTES, SegmentItem, SlotLink, after, dropped, returned};
 use crate::long_buffers;
+use crate::received_bytes::ReceivedBytes;
 use crate::transport::SharedRegion;
-use crate::transport::attachment::ReceivedBytes;
 
 /// The segments of one worker and direction, as this process reads them. Clones share them.
 #[derive(Debug, Clone, Default)]

@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use super::*;
-use crate::transport::attachment::ReceivedBytes;
+use crate::received_bytes::ReceivedBytes;
 use procession_os::sealed;
 
 const KIB: usize = 1 << 10;
