@@ -76,7 +76,7 @@ fn a_run_that_goes_without_a_sandbox_says_in_its_log_what_is_missing() {
 #[test]
 #[cfg(target_os = "linux")]
 fn a_destination_that_only_a_superuser_can_write_in_is_refused_to_workers_in_a_sandbox() {
-    let place = Sandbox::new();
+    let place = ProgramDir::new();
     let dest = place.path("of-another");
     std::fs::create_dir(&dest).unwrap();
     if std::os::unix::fs::chown(&dest, Some(65534), Some(65534)).is_err() {
@@ -103,7 +103,7 @@ fn a_destination_that_only_a_superuser_can_write_in_is_refused_to_workers_in_a_s
 fn a_base_url_below_which_there_is_nothing_is_told_with_the_url_that_was_made_of_it() {
     let nothing = "HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n";
     let server = ScriptedServer::always(|| Response::Answer(nothing.into()));
-    let place = Sandbox::new();
+    let place = ProgramDir::new();
     let none = place.run(&["cn", "br", "-s", &server.url]).expect(0);
     let told = format!("none of them is there, the first as {}/br/br.gif: is", server.url);
     assert!(none.stderr.contains(&told), "{none:?}");

@@ -69,8 +69,6 @@ pub(crate) use self::traced::{
     FieldValue, MAX_FIELDS, MAX_NAMES, MAX_SITES, MAX_SPANS, MAX_TEXT, TRACES_VARIABLE,
     TraceRecord, TraceSite, Values,
 };
-#[cfg(all(test, target_os = "linux"))]
-pub(crate) use crate::received_bytes::ReceivedBytes;
 
 /// The environment variable with the process id of the coordinator and the directory of the run, for its workers.
 #[cfg(feature = "journal")]

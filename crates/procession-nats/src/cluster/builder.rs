@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::{Arc, Weak};
 
 use procession::{Job, PoolError, RemoteChunks, RemotePromise, TaskError, TaskOptions};
+use procession_os::threads;
 use tokio::sync::mpsc;
 
 use super::chunk_sizes::{ChunkSizes, RunTime};
@@ -178,7 +179,7 @@ impl ClusterBuilder {
             return Err(PoolError::Setting(why));
         }
         name.as_deref().map_or(Ok(()), named::check_name)?;
-        let system = |error| PoolError::System(format!("cannot start a thread: {error}"));
+        let system = |error: std::io::Error| PoolError::System(threads::refusal(&error));
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)
             .thread_name("cluster")

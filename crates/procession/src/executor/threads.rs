@@ -243,7 +243,7 @@ impl ThreadPoolInner {
             let may_pass = threads::is_short(&error) && !queue.is_shut_down;
             let Some(pause) = pauses.next().filter(|_| may_pass) else {
                 let pending = queue.take_all();
-                let cause = error.to_string();
+                let cause = threads::refusal(&error);
                 queue.refused = Some(error);
                 return Err(NoThread { pending, cause });
             };
@@ -314,7 +314,7 @@ impl HandOver for ThreadPoolInner {
 
 impl ThreadPoolInner {
     fn fail_without_thread(&self, NoThread { pending, cause }: NoThread) {
-        let error = PoolError::System(format!("cannot start a thread: {cause}"));
+        let error = PoolError::System(cause);
         self.fail(pending, &TaskError::PoolBroken(error));
     }
 

@@ -269,9 +269,9 @@ mod tests {
     }
 
     #[test]
-    #[cfg(target_os = "linux")]
+    #[cfg(all(target_os = "linux", not(feature = "portable")))]
     fn what_is_not_read_keeps_a_bounded_number_of_files() {
-        use crate::transport::ReceivedBytes;
+        use crate::received_bytes::ReceivedBytes;
         use procession_os::sealed::Sealed;
 
         let queue = PartialQueue::new();
