@@ -27,7 +27,7 @@ use serde::de::{DeserializeOwned, IgnoredAny};
 use serde::{Deserialize, Deserializer, Serialize};
 
 use self::checks::verify;
-use self::erased::{DecodeTarget, EncodeSource, Source, Target};
+use self::erased::{DecodeTarget, EncodeSource, ValueSource, ValueTarget};
 pub(crate) use self::refusal::Refusal;
 use self::stack::{NotDecoded, Parsed, SHALLOW, with_enough_stack};
 pub(crate) use self::typed_encoding::{BinaryEncoding, JsonEncoding, TypedEncoding, with_encoding};
@@ -96,7 +96,7 @@ pub(crate) fn encode<F: TypedEncoding, T: Serialize + DeserializeOwned>(
     value: &T,
     out: &mut Vec<u8>,
 ) -> Result<Vec<Blob>, Refusal> {
-    encode_source(&Source::<F, T>::new(value), out)
+    encode_source(&ValueSource::<F, T>::new(value), out)
 }
 
 fn encode_source(source: &dyn EncodeSource, out: &mut Vec<u8>) -> Result<Vec<Blob>, Refusal> {
@@ -116,7 +116,7 @@ pub(crate) fn encode_without_blobs<F: TypedEncoding, T: Serialize + DeserializeO
     value: &T,
     out: &mut Vec<u8>,
 ) -> Result<(), Refusal> {
-    encode_source_without_blobs(&Source::<F, T>::new(value), out)
+    encode_source_without_blobs(&ValueSource::<F, T>::new(value), out)
 }
 
 fn encode_source_without_blobs(
@@ -138,7 +138,7 @@ pub(crate) fn decode<F: TypedEncoding, T: Serialize + DeserializeOwned + Send>(
     bytes: &[u8],
     blobs: Vec<Blob>,
 ) -> Result<T, Refusal> {
-    let mut target = Target::<F, T>::default();
+    let mut target = ValueTarget::<F, T>::default();
     decode_into(&mut target, bytes, blobs)?;
     Ok(target.value.expect("it was decoded"))
 }
@@ -201,7 +201,7 @@ pub(crate) fn read<F: TypedEncoding, T: Serialize + DeserializeOwned + Send>(
                 Ok(value) => (Some(value), None),
                 Err(error) => (None, Some(error)),
             };
-            let mut target = Target::<F, T>::of(value);
+            let mut target = ValueTarget::<F, T>::of(value);
             read_again(&mut target, error.filter(|_| !is_too_deep), is_too_deep, bytes)?;
             Ok(target.value.expect("it was decoded"))
         }

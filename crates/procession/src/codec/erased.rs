@@ -37,19 +37,19 @@ pub(super) trait DecodeTarget {
 }
 
 /// A value of the type `T` that is encoded in the encoding `F`.
-pub(super) struct Source<'v, F, T> {
+pub(super) struct ValueSource<'v, F, T> {
     value: &'v T,
     form: PhantomData<fn() -> F>,
 }
 
-impl<'v, F: TypedEncoding, T: Serialize + DeserializeOwned> Source<'v, F, T> {
+impl<'v, F: TypedEncoding, T: Serialize + DeserializeOwned> ValueSource<'v, F, T> {
     #[inline]
     pub(super) fn new(value: &'v T) -> Self {
         Self { value, form: PhantomData }
     }
 }
 
-impl<F: TypedEncoding, T: Serialize + DeserializeOwned> EncodeSource for Source<'_, F, T> {
+impl<F: TypedEncoding, T: Serialize + DeserializeOwned> EncodeSource for ValueSource<'_, F, T> {
     fn encoding(&self) -> Encoding {
         F::ENCODING
     }
@@ -63,30 +63,30 @@ impl<F: TypedEncoding, T: Serialize + DeserializeOwned> EncodeSource for Source<
     }
 
     fn check(&self, written: &[u8], blobs: Option<&[Blob]>) -> Result<(), Refusal> {
-        let with_target: &WithTarget<'_> = &|read| read(&mut Target::<F, T>::default());
+        let with_target: &WithTarget<'_> = &|read| read(&mut ValueTarget::<F, T>::default());
         check_before_sending(self, written, blobs, with_target)
     }
 }
 
 /// A value of the type `T` that is decoded from the encoding `F`, or the place for one.
-pub(super) struct Target<F, T> {
+pub(super) struct ValueTarget<F, T> {
     pub(super) value: Option<T>,
     form: PhantomData<fn() -> F>,
 }
 
-impl<F, T> Target<F, T> {
+impl<F, T> ValueTarget<F, T> {
     pub(super) fn of(value: Option<T>) -> Self {
         Self { value, form: PhantomData }
     }
 }
 
-impl<F, T> Default for Target<F, T> {
+impl<F, T> Default for ValueTarget<F, T> {
     fn default() -> Self {
         Self::of(None)
     }
 }
 
-impl<F: TypedEncoding, T: Serialize + DeserializeOwned> DecodeTarget for Target<F, T> {
+impl<F: TypedEncoding, T: Serialize + DeserializeOwned> DecodeTarget for ValueTarget<F, T> {
     fn encoding(&self) -> Encoding {
         F::ENCODING
     }

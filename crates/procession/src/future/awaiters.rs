@@ -66,8 +66,8 @@ impl Awaiters {
     }
 
     /// All that are told of the result when the lock is released.
-    pub(super) fn take(&mut self) -> Told {
-        Told {
+    pub(super) fn take(&mut self) -> TakenAwaiters {
+        TakenAwaiters {
             wake: self.wake.take(),
             waker: self.waker.take(),
             watchers: std::mem::take(&mut self.watchers),
@@ -91,7 +91,7 @@ pub(crate) struct Watcher {
 }
 
 /// Whom to tell of the result.
-pub(super) struct Told {
+pub(super) struct TakenAwaiters {
     wake: Option<Arc<dyn Wake>>,
     waker: Option<Waker>,
     watchers: SmallVec<[Watcher; 1]>,
@@ -99,7 +99,7 @@ pub(super) struct Told {
     is_awaited: bool,
 }
 
-impl Told {
+impl TakenAwaiters {
     pub(super) fn tell(self, done: &Condvar) {
         let Self { wake, waker, watchers, is_awaited } = self;
         if is_awaited {

@@ -20,13 +20,13 @@ pub(super) struct ResultsCore<O, R: ?Sized = dyn Send> {
 
 pub(super) struct PendingResults<O, R: ?Sized> {
     pub(super) slots: Vec<Slot<O>>,
-    pub(super) progress: Progress,
+    pub(super) progress: ChunkProgress,
     pub(super) rest: R,
 }
 
 /// How many results are there, and who waits for them. It has no type parameter, so that it is compiled once, and not
 /// for each type of results.
-pub(super) struct Progress {
+pub(super) struct ChunkProgress {
     /// Number of pending results.
     pub(super) pending: usize,
     /// What the consumer waits for.
@@ -58,7 +58,7 @@ pub(super) fn state_of<O: Send + 'static, R: Send + 'static>(
     rest: R,
 ) -> (Arc<ResultsCore<O, R>>, Results<O>) {
     let id = TaskId::next_many(len);
-    let inner = PendingResults { slots: pending(len), progress: Progress::new(len), rest };
+    let inner = PendingResults { slots: pending(len), progress: ChunkProgress::new(len), rest };
     let (signal, inner) = (ConsumerSignal::default(), Mutex::new(inner));
     let state = Arc::new(ResultsCore { id, signal, inner });
     let results = Results::new(Arc::clone(&state) as Arc<ResultsCore<O>>, len);
@@ -95,7 +95,7 @@ impl Announcement {
     }
 }
 
-impl Progress {
+impl ChunkProgress {
     fn new(pending: usize) -> Self {
         Self { pending, awaited: None, waker: None, watcher: None, arrived: Vec::new() }
     }
@@ -235,7 +235,7 @@ impl<O, R: ?Sized> Drop for PendingResults<O, R> {
     }
 }
 
-impl Drop for Progress {
+impl Drop for ChunkProgress {
     fn drop(&mut self) {
         if self.waker.is_some() || self.watcher.is_some() {
             panics::discard((self.waker.take(), self.watcher.take()));
