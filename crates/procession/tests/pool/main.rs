@@ -154,8 +154,7 @@ const ONLY_ON_LINUX: &[&str] = &[
     "vandals::",
     "hostile::",
     "prisoner::",
-    "liars::who_claims_not_to_have_begun",
-    "liars::who_undoes_its_claim",
+    "liars::",
     // Without sealed memory files, large data is sent in pieces: no descriptor, no file is needed.
     "spoilers::what_cannot_be_received",
     "spoilers::an_output_that_cannot_be_sent",
