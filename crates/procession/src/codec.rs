@@ -309,6 +309,27 @@ mod tests {
         }
     }
 
+    /// Is written by the name of a type whose only field is JSON text, but its field is a number.
+    #[derive(Debug, Serialize, Deserialize)]
+    #[serde(rename = "$serde_json::private::RawValue")]
+    struct NoText<T> {
+        field: T,
+    }
+
+    #[test]
+    fn only_a_text_is_written_as_it_is() {
+        let refused = [
+            encode_in(Encoding::Json, &NoText { field: 1 }, &mut Vec::new()),
+            encode_in(Encoding::Json, &NoText { field: true }, &mut Vec::new()),
+            encode_in(Encoding::Json, &NoText { field: 0.5 }, &mut Vec::new()),
+            encode_in(Encoding::Json, &NoText { field: [0] }, &mut Vec::new()),
+        ];
+        assert!(refused.iter().all(Result::is_err), "{refused:?}");
+        let mut text = Vec::new();
+        encode_in(Encoding::Json, &NoText { field: "{}".to_owned() }, &mut text).expect("encoded");
+        assert_eq!(text, b"{}");
+    }
+
     /// Types whose fields are read by other names than they are written.
     #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
     enum Misnamed {

@@ -375,11 +375,17 @@ impl JsonCompound<'_, '_> {
     /// The value is a text. It is written as a key is: that is less code for each type than a writer of any value.
     fn raw<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), Refusal> {
         let mut quoted = Vec::new();
-        value.serialize(Key(&mut JsonWriter::new(&mut quoted)))?;
-        self.put_unquoted(&quoted)
+        let mut writer = JsonWriter::new(&mut quoted);
+        value.serialize(Key(&mut writer))?;
+        let is_text = !writer.is_doubtful;
+        self.put_unquoted(&quoted, is_text)
     }
 
-    fn put_unquoted(&mut self, quoted: &[u8]) -> Result<(), Refusal> {
+    /// `is_text`: the value was no number or boolean, which [`Key`] puts into quotes.
+    fn put_unquoted(&mut self, quoted: &[u8], is_text: bool) -> Result<(), Refusal> {
+        if !is_text {
+            return Err(Refusal::new("only a text is written into JSON as it is"));
+        }
         let text: String = serde_json::from_slice(quoted).map_err(Refusal::custom)?;
         self.writer.put(text.as_bytes());
         Ok(())
