@@ -230,8 +230,13 @@ fn discard_each<T>(mut values: Vec<T>) {
 
 impl<O, R: ?Sized> Drop for PendingResults<O, R> {
     fn drop(&mut self) {
-        // This may run on a thread that delivers results, and `Drop` of an output may panic.
-        panics::discard(std::mem::take(&mut self.slots));
+        // This may run on a thread that delivers results, and `Drop` of an output may panic. Each is dropped by itself:
+        // a second panic, while the first one drops the rest, would abort the program.
+        for slot in &mut self.slots {
+            if matches!(slot, Slot::Ready(_)) {
+                panics::discard(std::mem::replace(slot, Slot::Taken));
+            }
+        }
     }
 }
 
@@ -275,6 +280,27 @@ mod tests {
         assert_eq!(dropped.load(Ordering::SeqCst), 1);
         // More than there are tasks, in what was made before.
         assert_eq!(any(&core).put(1, vec![output(), output(), output()]), 1);
+        assert_eq!(dropped.load(Ordering::SeqCst), 3);
+    }
+
+    /// Counts its drops, each of which panics.
+    struct Panics(Arc<AtomicUsize>);
+
+    impl Drop for Panics {
+        fn drop(&mut self) {
+            self.0.fetch_add(1, Ordering::SeqCst);
+            panic!("the drop of an output");
+        }
+    }
+
+    #[test]
+    fn results_that_nobody_takes_may_all_panic_when_they_are_dropped() {
+        let (core, results) = state_of::<Panics, ()>(4, ());
+        let dropped = Arc::new(AtomicUsize::new(0));
+        let output = || Ok(Panics(Arc::clone(&dropped)));
+        assert_eq!(any(&core).put(0, vec![output(), output(), output()]), 3);
+        drop(results);
+        drop(core);
         assert_eq!(dropped.load(Ordering::SeqCst), 3);
     }
 
