@@ -169,7 +169,7 @@ impl<T: Task> LocalChunk for TypedChunk<T> {
         let number = items.len();
         // Their places are empty, so that none is dropped under the lock.
         let mut dropped = Vec::with_capacity(number);
-        for task in &mut tasks[items.clone()] {
+        for task in tasks[items.clone()].iter_mut().rev() {
             dropped.push(task.take());
         }
         drop(inner);

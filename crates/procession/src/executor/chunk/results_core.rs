@@ -222,10 +222,8 @@ impl<O> ResultsCore<O> {
 
 /// Drops values of the program, each of which may panic.
 #[cold]
-fn discard_each<T>(mut values: Vec<T>) {
-    while let Some(value) = values.pop() {
-        panics::discard(value);
-    }
+fn discard_each<T>(values: Vec<T>) {
+    values.into_iter().for_each(panics::discard);
 }
 
 impl<O, R: ?Sized> Drop for PendingResults<O, R> {
