@@ -194,36 +194,30 @@ pub(crate) fn decode_in<T: Serialize + DeserializeOwned + Send>(
 pub(crate) fn read<F: TypedEncoding, T: Serialize + DeserializeOwned + Send>(
     bytes: &[u8],
 ) -> Result<T, Refusal> {
-    match F::parse(bytes, SHALLOW) {
-        Parsed { value: Ok(value), is_doubtful: false, is_too_deep: false } => Ok(value),
-        Parsed { value, is_doubtful: _, is_too_deep } => {
-            let (value, error) = match value {
-                Ok(value) => (Some(value), None),
-                Err(error) => (None, Some(error)),
-            };
-            let mut target = ValueTarget::<F, T>::of(value);
-            read_again(&mut target, error.filter(|_| !is_too_deep), is_too_deep, bytes)?;
+    let Parsed { value, is_doubtful, is_too_deep } = F::parse(bytes, SHALLOW);
+    match value {
+        Ok(value) if !is_doubtful && !is_too_deep => Ok(value),
+        Err(error) if !is_too_deep => Err(Refusal::new(error)),
+        value => {
+            let mut target = ValueTarget::<F, T>::of(value.ok());
+            check_or_read_again(&mut target, is_too_deep, bytes)?;
             Ok(target.value.expect("it was decoded"))
         }
     }
 }
 
-/// What few values need that were read: to be verified, or more stack.
+/// For the few values that have to be verified, or need more stack to be read.
 #[cold]
-fn read_again(
+fn check_or_read_again(
     target: &mut (dyn DecodeTarget + Send),
-    error: Option<String>,
     is_too_deep: bool,
     bytes: &[u8],
 ) -> Result<(), Refusal> {
-    match error {
-        Some(error) => Err(Refusal::new(error)),
-        None if is_too_deep => {
-            target.discard();
-            decode_into(target, bytes, Vec::new())
-        }
-        None => verify(target, bytes, 0),
+    if !is_too_deep {
+        return verify(target, bytes, 0);
     }
+    target.discard();
+    decode_into(target, bytes, Vec::new())
 }
 
 /// Decodes a value. The result says whether the value has to be verified. After an error there is none.

@@ -75,10 +75,9 @@ pub(super) fn check_before_sending(
     let is_beside = blobs.is_some();
     let blobs = blobs.unwrap_or_default();
     let mut again = None;
-    with_enough_stack(blobs.to_vec(), &mut |blobs, deepest| {
-        let mut blobs = Some(blobs);
+    with_enough_stack(blobs.to_vec(), &mut |mut blobs, deepest| {
         again = Some(with_target(&mut |target| {
-            parse_with(target, written, blobs.take().unwrap_or_default(), deepest)?;
+            parse_with(target, written, std::mem::take(&mut blobs), deepest)?;
             let again = rewritten(Encoding::Binary, is_beside, &|out| target.write_kinds(out));
             target.discard();
             Ok(again)

@@ -261,7 +261,7 @@ impl<O> Results<O> {
         if !would_wait {
             return Ok(Waiting::default());
         }
-        begin_to_wait(self.state.id, executor)
+        begin_wait_for_chunk(self.state.id, executor)
     }
 
     /// Skips the next result, which was not waited for and is dropped when it arrives.
@@ -286,7 +286,7 @@ impl<O> Results<O> {
                 || (has_waited && !matches!(inner.slots[next], Slot::Pending));
             let awaited = if has_waited { Awaited::One(next) } else { Awaited::All };
             // `None` also in place of what a poll has set.
-            inner.progress.set_awaited((!is_enough).then_some(awaited));
+            inner.progress.awaited = (!is_enough).then_some(awaited);
             if !is_enough {
                 state.signal.reset();
             }
@@ -297,7 +297,7 @@ impl<O> Results<O> {
 }
 
 /// It is compiled once, and not for each type of outputs.
-fn begin_to_wait(
+fn begin_wait_for_chunk(
     id: TaskId,
     executor: &dyn Fn() -> Option<Canceller>,
 ) -> Result<Waiting, TaskError> {

@@ -1,5 +1,5 @@
-//! [`Awaiters`]: who waits for the result of a future, and is told of it. Nothing here has the type of the result, so it
-//! is compiled once, and not for each type.
+//! [`Awaiters`]: the threads, wakers, callbacks and channels that wait for the result of a future. Nothing in it depends on
+//! the type of the result, so it is compiled once, and not for each type.
 
 use std::any::Any;
 use std::sync::{Arc, Condvar};
@@ -11,7 +11,7 @@ use super::partials::PartialQueue;
 use super::{Arrivals, Future, Wake};
 use crate::panics;
 
-/// Who waits for the result.
+/// What waits for the result of one future.
 #[derive(Default)]
 pub(super) struct Awaiters {
     pub(super) before_ready: Option<Box<BeforeReady>>,
@@ -65,7 +65,7 @@ impl Awaiters {
         }
     }
 
-    /// All that are told of the result when the lock is released.
+    /// Takes out what is notified of the result. The caller notifies it after it has released the lock.
     pub(super) fn take(&mut self) -> TakenAwaiters {
         TakenAwaiters {
             wake: self.wake.take(),
@@ -90,7 +90,7 @@ pub(crate) struct Watcher {
     pub(crate) index: usize,
 }
 
-/// Whom to tell of the result.
+/// What is notified of the result, taken out of [`Awaiters`].
 pub(super) struct TakenAwaiters {
     wake: Option<Arc<dyn Wake>>,
     waker: Option<Waker>,
@@ -100,7 +100,7 @@ pub(super) struct TakenAwaiters {
 }
 
 impl TakenAwaiters {
-    pub(super) fn tell(self, done: &Condvar) {
+    pub(super) fn notify(self, done: &Condvar) {
         let Self { wake, waker, watchers, is_awaited } = self;
         if is_awaited {
             done.notify_all();

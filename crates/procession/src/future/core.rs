@@ -350,9 +350,9 @@ impl<T> Core<T> {
             return continuation(&mut Some(result));
         }
         inner.stage = ResultState::ready(result);
-        let told = inner.awaiters.take();
+        let awaiters = inner.awaiters.take();
         drop(inner);
-        told.tell(&self.done);
+        awaiters.notify(&self.done);
     }
 
     /// Passes the result to `continuation`, now or when the task ends. The future has been consumed.

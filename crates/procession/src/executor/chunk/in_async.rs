@@ -23,7 +23,7 @@ impl<O> Results<O> {
                 return Poll::Ready(None);
             }
             if matches!(inner.slots[self.next], Slot::Pending) {
-                inner.progress.set_awaited(Some(Awaited::One(self.next)));
+                inner.progress.awaited = Some(Awaited::One(self.next));
                 let before = inner.progress.waker.replace(waker);
                 drop(inner);
                 drop(before);
@@ -38,7 +38,7 @@ impl<O> Results<O> {
                 }
                 return Poll::Pending;
             }
-            inner.progress.set_awaited(None);
+            inner.progress.awaited = None;
             self.ready = take_ready(&mut inner, &mut self.next, &mut self.is_empty).into_iter();
         }
         Poll::Ready(Some(self.take_ready()))

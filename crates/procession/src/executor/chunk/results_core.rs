@@ -30,7 +30,7 @@ pub(super) struct ChunkProgress {
     /// Number of pending results.
     pub(super) pending: usize,
     /// What the consumer waits for.
-    awaited: Option<Awaited>,
+    pub(super) awaited: Option<Awaited>,
     /// Async code that waits for it.
     pub(super) waker: Option<Waker>,
     /// Gets a message when results arrive after none had, if they are taken as they arrive.
@@ -98,11 +98,6 @@ impl Announcement {
 impl ChunkProgress {
     fn new(pending: usize) -> Self {
         Self { pending, awaited: None, waker: None, watcher: None, arrived: Vec::new() }
-    }
-
-    /// Sets what the consumer waits for from now on.
-    pub(super) fn set_awaited(&mut self, awaited: Option<Awaited>) {
-        self.awaited = awaited;
     }
 
     /// Counts a result that was stored.
